@@ -1,0 +1,44 @@
+"""structlat: sparse distributions over discrete and structured latent variables, for PyTorch.
+
+Scores go in, a few structures with probabilities come out. See ``structure.py`` for what a latent space must bring,
+``normalizers.py`` for the three ways from scores to a distribution, ``distribution.py`` for what comes back.
+"""
+
+from structlat import structures, testing
+from structlat.distribution import SparseDistribution
+from structlat.errors import ArgumentError, InfeasibleError, NonConvergenceWarning
+from structlat.layers import Marginalize, SparseMAP, TopKSparsemax
+from structlat.map_oracle import argmax
+from structlat.normalizers import marginalize, sparsemap, topk_sparsemax
+from structlat.simplex import entmax15, sparsemax
+from structlat.solvers.info import SolverInfo, Trace
+from structlat.structure import Structure
+from structlat.structures import BipartiteMatching, BitVector, BudgetBitVector, Categorical, LinearChain
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ArgumentError",
+    "BipartiteMatching",
+    "BitVector",
+    "BudgetBitVector",
+    "Categorical",
+    "InfeasibleError",
+    "LinearChain",
+    "Marginalize",
+    "NonConvergenceWarning",
+    "SolverInfo",
+    "SparseDistribution",
+    "SparseMAP",
+    "Structure",
+    "TopKSparsemax",
+    "Trace",
+    "argmax",
+    "entmax15",
+    "marginalize",
+    "sparsemap",
+    "sparsemax",
+    "structures",
+    "testing",
+    "topk_sparsemax",
+]

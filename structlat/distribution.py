@@ -1,0 +1,289 @@
+"""SparseDistribution: a few structures with probabilities, as a torch distribution.
+
+What every normalizer returns. It knows nothing of how its support was found: a support with probabilities, and, where its
+first moments have derivatives of their own, a second support for those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, constraints, register_kl
+
+from structlat.errors import ArgumentError
+from structlat.solvers.info import SolverInfo
+from structlat.structure import Structure
+
+Support = tuple[Tensor, Tensor]  # structures [*batch, K, *event] and weights [*batch, K], with their graph
+
+
+class InStructure(constraints.Constraint):
+    """The constraint of torch.distributions for "a structure of this space"."""
+
+    is_discrete = True
+
+    def __init__(self, structure: Structure) -> None:
+        self.structure = structure
+        super().__init__()
+
+    @property
+    def event_dim(self) -> int:  # type: ignore[override]
+        """How many trailing dimensions one structure has."""
+        return len(self.structure.event_shape)
+
+    def check(self, value: Tensor) -> Tensor:
+        """Whether each value is a structure of the space."""
+        return self.structure.contains(value)
+
+
+class SparseDistribution(Distribution):
+    """A distribution over structures that lists its whole support.
+
+    Parameters
+    ----------
+    structure : Structure
+        The latent space.
+    structures : Tensor [*batch, K, *event]
+        The support of each row, then padding: the row's first structure again.
+    probs : Tensor [*batch, K], floating point
+        Probabilities, exactly 0 in the padding.
+    mask : Tensor [*batch, K], bool, optional
+        False in the padding. Default: ``probs > 0``, and the first entry.
+    info : SolverInfo, optional
+        How the support was found. Default: that of a closed form.
+    mean_support : callable, optional
+        Gives another support and weights of the same means, whose derivatives are right where those through ``probs``
+        are not (SparseMAP's completed face). Asked at each access of ``mean``.
+    dtype : torch.dtype, optional
+        Of ``mean`` and ``vertices``. Default: that of ``probs``.
+    """
+
+    arg_constraints = {"probs": constraints.simplex}  # noqa: RUF012 (as torch declares it)
+    has_enumerate_support = True
+
+    def __init__(
+        self,
+        structure: Structure,
+        structures: Tensor,
+        probs: Tensor,
+        mask: Tensor | None = None,
+        info: SolverInfo | None = None,
+        mean_support: Callable[[], Support] | None = None,
+        dtype: torch.dtype | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        event_shape = torch.Size(structure.event_shape)
+        if probs.ndim < 1 or probs.shape[-1] < 1 or structures.shape != probs.shape + event_shape:
+            raise ArgumentError(
+                f"structures, probs: got shapes {tuple(structures.shape)} and {tuple(probs.shape)}; expected "
+                f"[*batch, K, *{tuple(event_shape)}] and [*batch, K] with K >= 1"
+            )
+        self.structure = structure
+        self.structures = structures
+        self.probs = probs
+        if mask is None:
+            mask = probs.detach() > 0
+            mask = mask | (torch.arange(mask.shape[-1], device=mask.device) == 0)
+        self.mask = mask
+        self.dtype = dtype or probs.dtype
+        self.info = info if info is not None else SolverInfo.closed_form(probs.shape[:-1])
+        self._mean_support = mean_support
+        super().__init__(probs.shape[:-1], event_shape, validate_args=validate_args)
+
+    # What it is.
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """The constraint "is a structure of this space"."""
+        return InStructure(self.structure)
+
+    @property
+    def support_size(self) -> Tensor:
+        """How many structures have positive probability, [*batch]."""
+        return (self.probs > 0).sum(-1)
+
+    @property
+    def vertices(self) -> Tensor:
+        """The structures' 0/1 vectors, [*batch, K, *shape]."""
+        return self.structure.vertex(self.structures).to(self.dtype)
+
+    @property
+    def mode(self) -> Tensor:
+        """The structure of highest probability, [*batch, *event]. It need not be the MAP structure."""
+        best = self.probs.argmax(-1)
+        return self._pick(self.structures, best.unsqueeze(-1)).squeeze(len(self.batch_shape))
+
+    def enumerate_support(self, expand: bool = True) -> Tensor:
+        """The support with K in front, [K, *batch, *event], as in torch. Every row has its own: ``expand`` is moot."""
+        return self.structures.movedim(len(self.batch_shape), 0)
+
+    def __repr__(self) -> str:
+        sizes = self.support_size
+        size = f"{int(sizes.min())} to {int(sizes.max())}" if sizes.numel() else "none"
+        return (
+            f"SparseDistribution(structure={self.structure!r}, batch_shape={tuple(self.batch_shape)}, "
+            f"event_shape={tuple(self.event_shape)}, support_size={size}, "
+            f"converged={bool(self.info.converged.all())})"
+        )
+
+    # Moments.
+
+    @property
+    def mean(self) -> Tensor:
+        """The marginals E[a_z], [*batch, *shape]. Differentiable, also where the support changes."""
+        structures, weights = self._moments()
+        a = self.structure.vertex(structures).to(weights.dtype)
+        weights = weights.reshape(weights.shape + (1,) * len(self.structure.shape))
+        return (weights * a).sum(len(self.batch_shape)).to(self.dtype)
+
+    @property
+    def marginals(self) -> Tensor:
+        """The field's name for ``mean``."""
+        return self.mean
+
+    @property
+    def extra_marginals(self) -> tuple[Tensor, ...]:
+        """E[n_z], how often each extra part is used: a tuple of [*batch, *extra_shape]. Differentiable."""
+        structure = self.structure
+        structures, weights = self._moments()
+        ones = (1,) * len(self.batch_shape)
+        scores = weights.new_zeros(*ones, 1, *structure.shape)
+        extra = tuple(weights.new_zeros(*self.batch_shape, 1, *s) for s in structure.extra_shapes)
+        if not extra:
+            return ()
+
+        def score(*extra: Tensor) -> Tensor:
+            return structure.score(structures, scores, *extra)
+
+        # the score is linear in the extra scores, and n_z is its slope
+        pulled = torch.func.vjp(score, *extra)[1](weights)
+        return tuple(x.squeeze(len(self.batch_shape)).to(self.dtype) for x in pulled)
+
+    @property
+    def variance(self) -> Tensor:
+        """Var[a_z] of each part, [*batch, *shape]."""
+        mean = self.mean
+        return mean * (1 - mean)
+
+    def entropy(self) -> Tensor:
+        """-sum p log p over the support, in nats, [*batch]. Its gradient is finite: 0 log 0 is left out."""
+        inside = self.probs > 0
+        safe = torch.where(inside, self.probs, 1)
+        return -torch.where(inside, safe * safe.log(), 0).sum(-1)
+
+    def expect(self, fn: Callable[[Tensor, Tensor], Tensor], vertices: bool = False) -> Tensor:
+        """E[fn(z)], exactly, by one call of ``fn`` on the supports of the whole batch.
+
+        Parameters
+        ----------
+        fn : callable
+            ``fn(z, i) -> [N, *out]``. z [N, *event] are all structures of positive probability, i [N] (int64) the flat
+            row of the batch that each belongs to: ``x[i]`` is its example.
+        vertices : bool
+            Give ``fn`` the vertices a_z [N, *shape] instead of z.
+
+        Returns
+        -------
+        Tensor
+            [*batch, *out], differentiable through the probabilities and through ``fn``.
+        """
+        if torch._C._functorch.is_batchedtensor(self.probs):
+            raise RuntimeError(
+                "expect: cannot run under vmap, for the rows have supports of different sizes; use `probs` and "
+                "`structures`, which are padded: (probs * fn(structures)).sum(-1)"
+            )
+        rows = self.batch_shape.numel()
+        k = self.probs.shape[-1]
+        probs = self.probs.reshape(rows, k)
+        row, column = torch.nonzero(probs.detach() > 0, as_tuple=True)
+        z = self.structures.reshape(rows, k, *self.event_shape)[row, column]
+        if vertices:
+            z = self.structure.vertex(z).to(self.dtype)
+        out = fn(z, row)
+        if not isinstance(out, Tensor) or out.ndim < 1 or out.shape[0] != len(row):
+            came = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
+            raise ArgumentError(f"fn: returned {came}; expected a tensor of shape [N, *out] with N = {len(row)}")
+        weights = probs[row, column].reshape(-1, *(1,) * (out.ndim - 1))
+        weighted = weights * out
+        total = weighted.new_zeros(rows, *out.shape[1:]).index_add(0, row, weighted)
+        return total.reshape(self.batch_shape + out.shape[1:])
+
+    # As a torch distribution.
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log p(z) for z [*sample, *batch, *event]; -inf off the support."""
+        if self._validate_args:
+            self._validate_sample(value)
+        at = -1 - len(self.event_shape)
+        same = value.unsqueeze(at) == self.structures
+        same = same.flatten(start_dim=same.ndim - len(self.event_shape)).all(-1) if self.event_shape else same
+        p = torch.where(same & self.mask, self.probs, 0).sum(-1)
+        return torch.where(p > 0, torch.where(p > 0, p, 1).log(), -torch.inf)
+
+    def sample(
+        self, sample_shape: torch.Size | tuple[int, ...] = (), generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draw z [*sample_shape, *batch, *event]; from torch's generator, or from one of your own."""
+        sample_shape = torch.Size(sample_shape)
+        rows, count = self.batch_shape.numel(), sample_shape.numel()
+        if rows * count == 0:
+            return self.structures.new_zeros(sample_shape + self.batch_shape + self.event_shape)
+        with torch.no_grad():
+            index = torch.multinomial(
+                self.probs.reshape(rows, -1), count, replacement=True, generator=generator
+            ).reshape(self.batch_shape + (count,))
+            drawn = self._pick(self.structures, index).movedim(len(self.batch_shape), 0)
+        return drawn.reshape(sample_shape + self.batch_shape + self.event_shape)
+
+    def expand(
+        self, batch_shape: torch.Size | tuple[int, ...], _instance: SparseDistribution | None = None
+    ) -> SparseDistribution:
+        """The same distribution with its batch dimensions broadcast to ``batch_shape``."""
+        batch_shape = torch.Size(batch_shape)
+        own, event = self.batch_shape, self.event_shape
+
+        def widen(x: Tensor, tail: torch.Size) -> Tensor:
+            return x.expand(batch_shape + tail)
+
+        def mean_support() -> Support:
+            structures, weights = self._moments()
+            k = weights.shape[-1:]
+            return widen(structures, k + event), widen(weights, k)
+
+        k = self.probs.shape[-1:]
+        return SparseDistribution(
+            self.structure,
+            widen(self.structures, k + event),
+            widen(self.probs, k),
+            widen(self.mask, k),
+            self.info.map(lambda x: widen(x, x.shape[len(own) :])),
+            mean_support,
+            self.dtype,
+            validate_args=False,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle and deepcopy: values without their graph."""
+        state = {name: x.detach() if isinstance(x, Tensor) else x for name, x in self.__dict__.items()}
+        state["_mean_support"] = None
+        return state
+
+    def _moments(self) -> Support:
+        return (self.structures, self.probs) if self._mean_support is None else self._mean_support()
+
+    def _pick(self, x: Tensor, index: Tensor) -> Tensor:
+        """x [*batch, K, *event] at index [*batch, n] -> [*batch, n, *event]."""
+        wide = index.reshape(index.shape + (1,) * len(self.event_shape))
+        return x.gather(len(self.batch_shape), wide.expand(index.shape + self.event_shape))
+
+
+@register_kl(SparseDistribution, Distribution)
+def _kl_sparse(p: SparseDistribution, q: Distribution) -> Tensor:
+    """KL(p || q), exact over p's support, for any q with a ``log_prob`` of structures (a prior, another sparse p)."""
+    other = q.log_prob(p.enumerate_support()).movedim(0, -1)
+    inside = p.probs > 0
+    ratio = torch.where(inside, p.probs, 1).log() - torch.where(inside, other, 0)
+    return torch.where(inside, p.probs * ratio, 0).sum(-1)

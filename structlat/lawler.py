@@ -1,0 +1,85 @@
+"""Top-k, enumeration and membership for a space that has nothing but a MAP oracle.
+
+The combinatorics is Lawler's partition in ``oracles.partition``; here each of its subproblems ("these parts on, those
+off") is put to ``argmax`` as scores, and its answer is checked and scored on the original scores.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from oracles import partition
+from structlat.errors import ArgumentError
+from structlat.map_oracle import ask_argmax
+
+if TYPE_CHECKING:
+    from structlat.structure import Structure
+
+Bools = npt.NDArray[np.bool_]
+
+
+def topk(structure: Structure, scores: Tensor, extra: tuple[Tensor, ...], k: int) -> tuple[Tensor, Tensor]:
+    """The k best of each row from argmax alone (Lawler 1972); returns as ``Structure.topk``."""
+    solve = _Subproblems(structure, scores, extra)
+    z, valid, _ = partition.kbest(solve, scores.shape[0], structure.shape.numel(), k, structure.antichain)
+    return torch.from_numpy(z).to(scores.device), torch.from_numpy(valid).to(scores.device)
+
+
+def enumerate_all(structure: Structure, limit: int) -> Tensor:
+    """Every structure from argmax alone, generation by generation of the partition."""
+    solve = _Subproblems(structure, *_zeros(structure, 1))
+    z = partition.enumerate(solve, structure.shape.numel(), limit, structure.antichain)
+    if len(z) > limit:
+        raise ArgumentError(
+            f"limit: {type(structure).__name__} has more than {limit} structures; pass a larger limit, or use "
+            "sparsemap or topk_sparsemax, which do not enumerate"
+        )
+    return torch.from_numpy(z)
+
+
+def contains(structure: Structure, z: Tensor) -> Tensor:
+    """Whether argmax can be made to return z: one call, with every part of its vertex forced or forbidden."""
+    shape = torch.Size(structure.shape)
+    a = structure.vertex(z)
+    batch_shape = a.shape[: a.ndim - len(shape)]
+    flat = a.detach().reshape(batch_shape.numel(), shape.numel())
+    binary = ((flat == 0) | (flat == 1)).all(-1)
+    on = (flat == 1).cpu().numpy()
+    solve = _Subproblems(structure, *_zeros(structure, 1))
+    _, vertices, score = solve(on, ~on, np.zeros(len(on), dtype=np.int64))
+    same = torch.from_numpy((vertices == on).all(-1) & (score > -np.inf)).to(a.device)
+    return (same & binary).reshape(batch_shape)
+
+
+def _zeros(structure: Structure, batch: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def zeros(shape: torch.Size) -> Tensor:
+        return torch.zeros(batch, *shape, dtype=torch.float64)
+
+    return zeros(structure.shape), tuple(zeros(s) for s in structure.extra_shapes)
+
+
+class _Subproblems:
+    """The ``solve`` of ``oracles.partition``: best structure of a row with some parts forced and some forbidden."""
+
+    def __init__(self, structure: Structure, scores: Tensor, extra: tuple[Tensor, ...]) -> None:
+        self.structure = structure
+        self.scores = scores.detach().to("cpu", torch.float64)
+        self.extra = tuple(x.detach().to("cpu", torch.float64) for x in extra)
+
+    def __call__(self, on: Bools, off: Bools, row: npt.NDArray[np.int64]) -> tuple[npt.NDArray, Bools, npt.NDArray]:
+        rows = torch.from_numpy(row)
+        scores, extra = self.scores[rows], tuple(x[rows] for x in self.extra)
+        forced = partition.restrict(scores.numpy(), tuple(x.numpy() for x in extra), on, off)
+        answer = ask_argmax(self.structure, torch.from_numpy(forced[0]), *(torch.from_numpy(x) for x in forced[1]))
+        a = self.structure.vertex(answer.z)
+        vertices = (a > 0).reshape(on.shape).numpy()
+        # forced and forbidden parts left the score of the answer: take it from the scores as they were
+        score = self.structure.score(answer.z, scores, *extra)
+        kept = torch.isfinite(answer.score) & torch.isfinite(score)
+        obeyed = kept.numpy() & (vertices >= on).all(-1) & ~(vertices & off).any(-1)
+        return answer.z.numpy(), vertices, np.where(obeyed, torch.where(kept, score, 0).numpy(), -np.inf)

@@ -1,0 +1,169 @@
+"""The door of the library: one checked, flattened batch of scores that every normalizer works on.
+
+Whatever a caller may get wrong about ``scores``, ``extra`` and ``gamma`` is said here, in words, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from structlat.errors import ArgumentError, rows_text
+
+if TYPE_CHECKING:
+    from structlat.structure import Structure
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Scores and extra scores of a flat batch, in float64 (a copy: later changes in place do not reach it).
+
+    ``scores`` [B, *shape] and ``extra`` [B or 1, *extra_shape] (1: shared by all rows) carry the caller's graph;
+    ``dtype`` and ``batch_shape`` are what answers go back to.
+    """
+
+    structure: Structure
+    scores: Tensor
+    extra: tuple[Tensor, ...]
+    batch_shape: torch.Size
+    dtype: torch.dtype
+
+    @property
+    def probs_dtype(self) -> torch.dtype:
+        """float32 or wider: probabilities are not kept in half precision."""
+        return torch.promote_types(self.dtype, torch.float32)
+
+    def detached(self) -> tuple[Tensor, ...]:
+        """``scores, *extra``, each with all B rows, without graph, on the host: what oracles and solvers see."""
+        batch = self.scores.shape[0]
+        return tuple(x.detach().cpu().expand(batch, *x.shape[1:]) for x in (self.scores, *self.extra))
+
+    def scaled(self, gamma: Tensor) -> Problem:
+        """The same SparseMAP with gamma 1 and without ``symmetric``: nothing behind this knows of either.
+
+        Symmetric regularisation is that of ``scores + gamma`` at ``2 gamma`` (``gamma`` [B or 1], as ``make_gamma``).
+        """
+
+        def per_row(x: Tensor) -> Tensor:
+            return gamma.reshape(-1, *(1,) * (x.ndim - 1))
+
+        factor = 2 if self.structure.symmetric else 1
+        scores = self.scores + per_row(self.scores) if self.structure.symmetric else self.scores
+        return replace(
+            self,
+            scores=scores / (factor * per_row(scores)),
+            extra=tuple(x / (factor * per_row(x)) for x in self.extra),
+        )
+
+    def score(self, z: Tensor) -> Tensor:
+        """Differentiable scores [B, K] of ``z`` [B, K, *event]."""
+        return self.structure.score(z, self.scores.unsqueeze(1), *(x.unsqueeze(1) for x in self.extra))
+
+    def unflatten(self, x: Tensor) -> Tensor:
+        """Give [B, ...] its batch dimensions back."""
+        return x.reshape(self.batch_shape + x.shape[1:])
+
+
+def make_problem(structure: Structure, scores: Tensor, extra: tuple[Tensor, ...]) -> Problem:
+    """Check and flatten ``scores`` [*batch, *shape] and ``extra`` [broadcastable to *batch, *extra_shape].
+
+    Raises
+    ------
+    ArgumentError
+        A wrong type, dtype, shape or number of tensors; NaN or +inf.
+    """
+    name = type(structure).__name__
+    if isinstance(structure, type) or not hasattr(structure, "argmax") or getattr(structure, "shape", None) is None:
+        came = f"{structure.__name__} as a class" if isinstance(structure, type) else repr(structure)
+        raise ArgumentError(f"structure: got {came}; expected an instance of structlat.Structure whose `shape` is set")
+    shape = torch.Size(structure.shape)
+    _check_tensor("scores", scores)
+    batch_shape = scores.shape[: scores.ndim - len(shape)]
+    if scores.ndim < len(shape) or scores.shape[len(batch_shape) :] != shape:
+        raise ArgumentError(
+            f"scores: got shape {tuple(scores.shape)}; {name} expects [*batch, *shape] with shape {tuple(shape)}"
+        )
+    _check_values("scores", scores, len(shape))
+    if len(extra) != len(structure.extra_shapes):
+        raise ArgumentError(
+            f"extra: got {len(extra)} tensors; {name} expects {len(structure.extra_shapes)}, "
+            f"of shapes {[tuple(x) for x in structure.extra_shapes]}"
+        )
+    flat = []
+    for n, (x, extra_shape) in enumerate(zip(extra, structure.extra_shapes, strict=True)):
+        label = f"extra[{n}]"
+        _check_tensor(label, x)
+        if x.device != scores.device:
+            raise ArgumentError(f"{label}: is on {x.device}; expected the device of scores, {scores.device}")
+        flat.append(_flatten_extra(label, x, batch_shape, torch.Size(extra_shape)))
+    wide = scores.to(torch.float64, copy=True)
+    return Problem(
+        structure, wide.reshape(batch_shape.numel(), *shape), tuple(flat), torch.Size(batch_shape), scores.dtype
+    )
+
+
+def _check_tensor(label: str, x: Tensor) -> None:
+    if not isinstance(x, Tensor):
+        raise ArgumentError(f"{label}: got {type(x).__name__}; expected a floating-point torch.Tensor")
+    if not x.is_floating_point():
+        raise ArgumentError(f"{label}: got dtype {x.dtype}; expected a floating-point dtype")
+
+
+def _check_values(label: str, x: Tensor, event_ndim: int) -> None:
+    """Refuse NaN and +inf, naming the rows."""
+    bad = torch.isnan(x.detach()) | torch.isposinf(x.detach())
+    if bool(bad.any()):
+        rows = bad.flatten(start_dim=bad.ndim - event_ndim).any(-1) if event_ndim else bad
+        raise ArgumentError(
+            f"{label}: NaN or +inf in {rows_text(rows)}; expected finite numbers, or -inf to forbid a part"
+        )
+
+
+def _flatten_extra(label: str, x: Tensor, batch_shape: torch.Size, shape: torch.Size) -> Tensor:
+    try:
+        wide = x.expand(batch_shape + shape)
+    except RuntimeError:
+        raise ArgumentError(
+            f"{label}: got shape {tuple(x.shape)}; expected one that broadcasts to [*batch, *extra_shape] = "
+            f"{tuple(batch_shape + shape)}"
+        ) from None
+    _check_values(label, x, min(len(shape), x.ndim))
+    x = x.to(torch.float64, copy=True)
+    own = x.shape[: max(x.ndim - len(shape), 0)]
+    if own.numel() == 1:  # shared by all rows: keep one copy of it
+        return x.reshape(x.shape[len(own) :]).expand(shape).unsqueeze(0)
+    wide = x.expand(batch_shape + shape)
+    return wide.reshape(batch_shape.numel(), *shape)
+
+
+def make_gamma(gamma: float | Tensor, problem: Problem) -> Tensor:
+    """Check ``gamma``, a positive number or a tensor that broadcasts to [*batch]; float64 [B], or [1] if shared."""
+    if isinstance(gamma, Tensor) and not gamma.is_floating_point():
+        raise ArgumentError(f"gamma: got dtype {gamma.dtype}; expected a floating-point dtype")
+    try:
+        tensor = torch.as_tensor(gamma, dtype=torch.float64, device=problem.scores.device)
+    except (TypeError, ValueError, RuntimeError):
+        raise ArgumentError(f"gamma: got {gamma!r}; expected a positive number or a tensor") from None
+    bad = ~((tensor.detach() > 0) & torch.isfinite(tensor.detach()))
+    if bool(bad.any()):
+        came = f"{gamma}" if tensor.ndim == 0 else f"values outside that in {rows_text(bad)}"
+        raise ArgumentError(f"gamma: got {came}; expected positive finite numbers")
+    if tensor.numel() == 1 and tensor.ndim <= len(problem.batch_shape):
+        return tensor.reshape(1)
+    try:
+        return tensor.expand(problem.batch_shape).reshape(problem.batch_shape.numel())
+    except RuntimeError:
+        raise ArgumentError(
+            f"gamma: got shape {tuple(tensor.shape)}; expected a number or a shape that broadcasts to the batch "
+            f"shape {tuple(problem.batch_shape)}"
+        ) from None
+
+
+def check_count(name: str, value: int, least: int = 1) -> int:
+    """Check a whole number with a lower bound, such as ``k``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ArgumentError(f"{name}: got {value!r}; expected a whole number of at least {least}")
+    return value

@@ -1,0 +1,89 @@
+"""The active-set method for SparseMAP, over a batch and any MAP oracle.
+
+Min-norm-point algorithm of Wolfe (1976), as Niculae et al. (2018, *SparseMAP*, section 3.2 and appendix B) use it: ask for
+the best structure at the gradient, let it in, go to the optimum of the support, drop what reaches zero on the way.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from structlat.solvers import kernels
+from structlat.solvers.info import Trace
+from structlat.solvers.supports import Supports
+from structlat.structure import Structure
+
+
+class Solution(NamedTuple):
+    """Supports at the end of the method, and what it took; tensors are flat [B], the gap in units of scores / gamma."""
+
+    supports: Supports
+    gap: Tensor
+    iterations: Tensor
+    oracle_calls: Tensor
+    converged: Tensor
+    trace: Trace | None
+
+
+def active_set(
+    structure: Structure,
+    scores: Tensor,
+    extra: tuple[Tensor, ...],
+    first: Tensor,
+    *,
+    tol: float,
+    max_iter: int | None,
+    validate: bool,
+    keep_trace: bool,
+) -> Solution:
+    """Solve SparseMAP with gamma = 1 for ``scores`` [B, *shape], ``extra`` [B, *extra_shape], from ``first`` [B, *event].
+
+    All unfinished rows go to the oracle in one call a round; finished rows leave. Whether a row converged or not, its p
+    is the optimum on an affinely independent support, with every p > 0.
+    """
+    supports = Supports(structure, scores, extra, first, validate)
+    batch = supports.batch
+    limit = 1000 + 10 * supports.parts if max_iter is None else max_iter
+    gap = np.full(batch, np.inf)
+    calls = np.ones(batch, dtype=np.int64)  # `first` came from the oracle
+    converged = np.zeros(batch, dtype=bool)
+    history: list[tuple[Tensor, Tensor]] = []
+    rows = np.arange(batch)
+    rounds = 0
+    while len(rows) and rounds < limit:
+        rounds += 1
+        supports.make_room()
+        gradient = np.empty((len(rows), supports.parts))
+        kernels.gradient(supports.state, rows, supports.flat_scores, gradient)
+        answers = supports.ask(rows, gradient, extra_factor=1.0 + kernels.TIE)
+        row_gap = np.empty(len(rows))
+        status, slots = np.empty(len(rows), dtype=np.int64), np.empty(len(rows), dtype=np.int64)
+        kernels.advance(
+            supports.state, rows, answers.v, answers.t, answers.used, tol, row_gap, status, slots
+        )
+        supports.add(rows, slots, answers.z)
+        gap[rows] = row_gap
+        calls[rows] += 1
+        converged[rows] = status == kernels.CONVERGED
+        if keep_trace:
+            history.append(_snapshot(supports, rows, row_gap))
+        rows = rows[status == kernels.CONTINUES]
+    kernels.finish(supports.state, np.arange(batch))
+    trace = Trace(*(torch.stack(x) for x in zip(*history, strict=True))) if history else None
+    to_tensor = torch.from_numpy
+    # every round but the first structure's is one call of the oracle
+    return Solution(
+        supports, to_tensor(gap), to_tensor(calls - 1), to_tensor(calls), to_tensor(converged), trace
+    )
+
+
+def _snapshot(supports: Supports, rows: np.ndarray, row_gap: np.ndarray) -> tuple[Tensor, Tensor]:
+    gap = torch.full((supports.batch,), torch.nan, dtype=torch.float64)
+    size = torch.zeros(supports.batch, dtype=torch.int64)
+    gap[rows] = torch.from_numpy(row_gap)
+    size[rows] = torch.from_numpy(supports.state.size[rows])
+    return gap, size

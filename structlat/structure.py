@@ -1,0 +1,120 @@
+"""Structure: what a latent space must bring, and what it gets in return.
+
+A subclass defines ``shape`` and ``argmax``; everything else has a default that needs nothing more (Lawler's partition,
+see ``lawler.py``). Spaces that are built in override the defaults with the fast algorithm of their field.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from structlat import lawler
+
+ENUMERATION_LIMIT = 2**16
+
+
+class Structure(abc.ABC):
+    """A finite set Z of structures z, through its oracles. A subclass needs no ``__init__`` and no ``super()`` call.
+
+    Attributes
+    ----------
+    shape : torch.Size
+        Shape of the scores of one example: one number a part that the quadratic term of SparseMAP regularises.
+    extra_shapes : tuple of torch.Size
+        Shapes of further scores, for parts that are not regularised (the transitions of a chain).
+    event_shape, event_dtype : torch.Size, torch.dtype or None
+        Of one structure z. By default ``shape``, and None: the scores' dtype, with 0. and 1.
+    symmetric : bool
+        Being off is regularised like being on: gamma/2 (|mu|^2 + |1 - mu|^2), the paper's encoding of bits.
+    antichain : bool
+        No vertex contains another (as in chains and matchings). Where it holds, saying so saves oracle calls.
+    """
+
+    shape: torch.Size
+    extra_shapes: tuple[torch.Size, ...] = ()
+    event_dtype: torch.dtype | None = None
+    symmetric: bool = False
+    antichain: bool = False
+
+    @cached_property
+    def event_shape(self) -> torch.Size:
+        """Shape of one structure z."""
+        return torch.Size(self.shape)
+
+    @abc.abstractmethod
+    def argmax(self, scores: Tensor, *extra: Tensor) -> Tensor:
+        """MAP: a structure of highest score for each row. The only method that a new space must define.
+
+        Takes ``scores`` [B, *shape] and ``extra`` [B, *extra_shape], float64, -inf where a part is forbidden; returns
+        z [B, *event_shape]. Equal scores are broken in a fixed order. For a row in which nothing is feasible it may
+        return anything or raise ValueError: the caller checks.
+        """
+
+    def vertex(self, z: Tensor) -> Tensor:
+        """The 0/1 vector a_z [..., *shape] of z [..., *event_shape]. Two structures never share one."""
+        return z
+
+    def score(self, z: Tensor, scores: Tensor, *extra: Tensor) -> Tensor:
+        """Score <a_z, scores> (+ <n_z, extra>) of z; all batch dimensions broadcast. -inf where a forbidden part is used.
+
+        Differentiable in scores and extra. A space with ``extra`` overrides it.
+        """
+        if extra:
+            raise NotImplementedError(
+                f"{type(self).__name__} has extra scores: its `score` must say what they add for a structure"
+            )
+        a = self.vertex(z)
+        # selected, not multiplied: 0 * -inf is NaN
+        return torch.where(a > 0, scores, 0).flatten(start_dim=-len(self.shape)).sum(-1) if self.shape else scores
+
+    def topk(self, scores: Tensor, *extra: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The k best structures of each row, best first.
+
+        Takes what ``argmax`` takes. Returns z [B, k, *event_shape] and ``valid`` [B, k] bool, False where a row has
+        fewer than k feasible structures; z repeats the row's first there.
+        """
+        return lawler.topk(self, scores, extra, k)
+
+    def enumerate(self, limit: int = ENUMERATION_LIMIT) -> Tensor:
+        """Every structure, z [|Z|, *event_shape], in a fixed order.
+
+        Raises
+        ------
+        ArgumentError
+            There are more than ``limit``; the text says how many, or "more than".
+        """
+        return lawler.enumerate_all(self, limit)
+
+    def cardinality(self) -> int:
+        """|Z|, exact. The default counts by enumeration, and refuses where :meth:`enumerate` does."""
+        return len(self.enumerate())
+
+    def contains(self, z: Tensor) -> Tensor:
+        """Whether z [..., *event_shape] is a structure of this space: [...] bool."""
+        return lawler.contains(self, z)
+
+    def closed_form(self, scores: Tensor, *extra: Tensor) -> tuple[Tensor, Tensor] | None:
+        """SparseMAP at gamma = 1 without iteration, where the space has it: z [B, K, *event_shape] and p [B, K].
+
+        p carries its graph, and the derivatives of the marginals through it are the true ones. None, the default: there
+        is no closed form.
+        """
+        return None
+
+    @cached_property
+    def _every(self) -> Tensor:
+        """Every structure, enumerated once: training loops ask for it at each step."""
+        return self.enumerate()
+
+    @staticmethod
+    def from_argmax(fn: Callable[..., Any], shape: tuple[int, ...], batched: bool = False) -> Structure:
+        """Make a structure from any function that maximises; see :class:`structlat.structures.FromArgmax`."""
+        from structlat.structures.from_argmax import FromArgmax
+
+        return FromArgmax(fn, shape, batched)

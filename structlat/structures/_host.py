@@ -1,0 +1,57 @@
+"""The step from torch to the oracles and back, and the gathers that scores of labelled structures are made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from structlat.errors import ArgumentError
+
+
+def to_numpy(x: Tensor) -> npt.NDArray[np.float64]:
+    """Scores as a float64 array on the host; a batch that is one row repeated stays so."""
+    return np.asarray(x.detach().cpu().to(torch.float64).numpy())
+
+
+def to_torch(x: npt.NDArray[Any], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """An oracle's answer on the device of ``like``; ``dtype`` for 0/1 vectors, which oracles return as bool."""
+    return torch.from_numpy(x).to(device=like.device, dtype=dtype)
+
+
+def pick(x: Tensor, index_ndim: int, *index: Tensor) -> Tensor:
+    """Entries of x [*b, n1, .., nm] at ``index``, m tensors [*c, *i] with i of ``index_ndim`` dimensions: [*b|c, *i].
+
+    The batch dimensions broadcast without x being expanded: its gradient has the size of x.
+    """
+    lead = x.shape[: x.ndim - len(index)]
+    where = []
+    for position, n in enumerate(lead):
+        after = index_ndim + len(lead) - 1 - position
+        where.append(torch.arange(n, device=x.device).reshape(n, *(1,) * after))
+    return x[(*where, *index)]
+
+
+def size_argument(name: str, value: Any, least: int = 0) -> int:
+    """Check the size of a space."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ArgumentError(f"{name}: got {value!r}; expected a whole number of at least {least}")
+    return int(value)
+
+
+def refuse_past(limit: int, count: int, name: str) -> None:
+    """Refuse to enumerate more than ``limit`` structures, saying how many there are."""
+    if count > limit:
+        shown = f"{count:,}" if count < 10**15 else f"about {float(count):.1e}" if count < 10**300 else "over 1e300"
+        raise ArgumentError(
+            f"limit: {name} has {shown} structures, more than {limit}; pass a larger limit, or use sparsemap or "
+            "topk_sparsemax, which do not enumerate"
+        )
+
+
+def is_binary(z: Tensor) -> Tensor:
+    """Whether z [..., n] is a 0/1 vector."""
+    return ((z == 0) | (z == 1)).all(-1)

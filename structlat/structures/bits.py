@@ -1,0 +1,53 @@
+"""BitVector: n independent bits."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from oracles import bits
+from structlat.structure import ENUMERATION_LIMIT, Structure
+from structlat.structures._host import is_binary, refuse_past, size_argument, to_numpy, to_torch
+
+
+class BitVector(Structure):
+    """All 2^n vectors of n bits: scores [*, n]; z [n] of 0. and 1., its own vertex.
+
+    Parameters
+    ----------
+    n : int
+        How many bits, at least 1.
+    symmetric : bool
+        Regularise being off like being on, as the paper does: the marginals are clip((x / gamma + 1) / 2, 0, 1), centred at
+        x = 0. Otherwise clip(x / gamma, 0, 1): zero scores leave every bit off.
+    """
+
+    def __init__(self, n: int, symmetric: bool = True) -> None:
+        self.n = size_argument("n", n, 1)
+        self.shape = torch.Size([self.n])
+        self.symmetric = bool(symmetric)
+
+    def argmax(self, scores: Tensor, *extra: Tensor) -> Tensor:
+        """A bit is on where its score is positive."""
+        return to_torch(bits.argmax(to_numpy(scores)), scores, scores.dtype)
+
+    def topk(self, scores: Tensor, *extra: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The k best, by a heap over the k smallest |score|: the others keep their sign's value."""
+        z, valid = bits.topk(to_numpy(scores), k)
+        return to_torch(z, scores, scores.dtype), to_torch(valid, scores)
+
+    def enumerate(self, limit: int = ENUMERATION_LIMIT) -> Tensor:
+        """Every bit-vector, [2^n, n], counting in binary."""
+        refuse_past(limit, self.cardinality(), repr(self))
+        return torch.from_numpy(bits.enumerate(self.n)).to(torch.float64)
+
+    def cardinality(self) -> int:
+        """2^n."""
+        return bits.cardinality(self.n)
+
+    def contains(self, z: Tensor) -> Tensor:
+        """Whether z is a 0/1 vector."""
+        return is_binary(z)
+
+    def __repr__(self) -> str:
+        return f"BitVector({self.n}, symmetric={self.symmetric})"

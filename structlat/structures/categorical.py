@@ -1,0 +1,66 @@
+"""Categorical: one of n."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from oracles import categorical
+from structlat.simplex import sparsemax
+from structlat.structure import ENUMERATION_LIMIT, Structure
+from structlat.structures._host import pick, refuse_past, size_argument, to_numpy, to_torch
+
+
+class Categorical(Structure):
+    """One of ``n``: scores [*, n]; z is a label, [] int64, as in torch's Categorical. SparseMAP on it is sparsemax.
+
+    Parameters
+    ----------
+    n : int
+        How many there are, at least 1.
+    """
+
+    event_dtype = torch.int64
+    event_shape = torch.Size()
+    antichain = True
+
+    def __init__(self, n: int) -> None:
+        self.n = size_argument("n", n, 1)
+        self.shape = torch.Size([self.n])
+
+    def argmax(self, scores: Tensor, *extra: Tensor) -> Tensor:
+        """The best label of each row; the lowest where several are best."""
+        return to_torch(categorical.argmax(to_numpy(scores)), scores)
+
+    def topk(self, scores: Tensor, *extra: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The k best labels, by one partial sort."""
+        z, valid = categorical.topk(to_numpy(scores), k)
+        return to_torch(z, scores), to_torch(valid, scores)
+
+    def vertex(self, z: Tensor) -> Tensor:
+        """One-hot vectors [..., n]."""
+        return (z.unsqueeze(-1) == torch.arange(self.n, device=z.device)).to(torch.get_default_dtype())
+
+    def score(self, z: Tensor, scores: Tensor, *extra: Tensor) -> Tensor:
+        """The scores of the labels."""
+        return pick(scores, 0, z)
+
+    def enumerate(self, limit: int = ENUMERATION_LIMIT) -> Tensor:
+        """0, 1, ..., n - 1."""
+        refuse_past(limit, self.n, repr(self))
+        return torch.from_numpy(categorical.enumerate(self.n))
+
+    def cardinality(self) -> int:
+        """N."""
+        return self.n
+
+    def contains(self, z: Tensor) -> Tensor:
+        """Whether the labels are whole numbers from 0 to n - 1."""
+        return (z >= 0) & (z < self.n) & (z == z.floor() if z.is_floating_point() else True)
+
+    def closed_form(self, scores: Tensor, *extra: Tensor) -> tuple[Tensor, Tensor]:
+        """Sparsemax: here vertices are unit vectors, so that |mu|^2 = |p|^2."""
+        return torch.arange(self.n, device=scores.device).expand(scores.shape), sparsemax(scores)
+
+    def __repr__(self) -> str:
+        return f"Categorical({self.n})"

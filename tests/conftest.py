@@ -1,0 +1,20 @@
+"""One torch thread a worker (two cores are shared by all workers), and the Numba kernels loaded before any test is timed."""
+
+import matplotlib
+import pytest
+import torch
+
+matplotlib.use("Agg")
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _warm_kernels():
+    import structlat as sl
+
+    sl.sparsemap(sl.BitVector(2), torch.zeros(1, 2, requires_grad=True)).mean
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(20260101)

@@ -1,0 +1,131 @@
+"""The judge: every structure enumerated, and SparseMAP solved over them by methods that share nothing with the library."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import torch
+from scipy.optimize import nnls
+
+import structlat as sl
+
+SCALES = (1e-6, 1e-2, 1.0, 1e3, 1e6)
+
+
+def draw(structure, generator, rows, scale=1.0, kind="normal"):
+    """Scores and extra scores, float64: normal, integer (ties), equal, or on a base with one part set apart."""
+    out = []
+    for shape in (structure.shape, *structure.extra_shapes):
+        x = torch.randn(rows, *shape, generator=generator, dtype=torch.float64)
+        if kind == "integer":
+            x = torch.randint(-2, 3, x.shape, generator=generator).to(torch.float64)
+        elif kind == "equal":
+            x = torch.full_like(x, 0.5)
+        elif kind == "base":
+            flat = torch.tensor([0.0, 100.0, -100.0], dtype=torch.float64)
+            x = flat[torch.arange(rows) % 3].reshape(rows, *(1,) * len(shape)).expand(x.shape).clone()
+            if x[0].numel():
+                apart = torch.tensor([1.0, 100.0, -1.0, -100.0], dtype=torch.float64)
+                x.reshape(rows, -1)[torch.arange(rows), torch.arange(rows) % x[0].numel()] = apart[
+                    torch.arange(rows) % 4
+                ]
+        out.append(scale * x)
+    return out
+
+
+def forbid(structure, inputs, generator, share=0.3):
+    """Put -inf on a random share of the parts, sparing one random structure so that something stays feasible."""
+    every = structure.enumerate()
+    spared = structure.vertex(every[torch.randint(len(every), (len(inputs[0]),), generator=generator)]) > 0
+    drawn = torch.rand(inputs[0].shape, generator=generator) < share
+    return [torch.where(drawn & ~spared, -torch.inf, inputs[0]), *inputs[1:]]
+
+
+def all_binary_vertices(structure):
+    """Every 0/1 vector of the space's shape (for membership at sizes where all of them can be tried)."""
+    n = structure.shape.numel()
+    return torch.tensor(list(itertools.product([0.0, 1.0], repeat=n)), dtype=torch.float64).reshape(-1, *structure.shape)
+
+
+def vertices_and_offsets(structure, extra, row):
+    """A [|Z|, d] and what each structure's extra parts add, [|Z|], for one row."""
+    every = structure.enumerate()
+    zero = torch.zeros(1, *structure.shape, dtype=torch.float64)
+    offset = structure.score(every, zero, *(x[row : row + 1] for x in extra)).expand(len(every))
+    return structure.vertex(every).reshape(len(every), -1).double().numpy(), offset.numpy().copy()
+
+
+def enumerated_sparsemap(structure, scores, extra=(), gamma=1.0):
+    """Marginals of SparseMAP [B, *shape] (symmetric or not), by non-negative least squares over every vertex.
+
+    Without extra scores the problem is the projection of c = scores / gamma onto conv{a_z}, the point of least norm of
+    conv{a_z - c}, which NNLS finds exactly (Lawson and Hanson, chapter 23). Extra scores add a linear term h'p; the
+    proximal point method brings it into the same form: each step projects onto vertices with one coordinate more.
+    """
+    means = []
+    for row in range(len(scores)):
+        x = scores[row].reshape(-1).numpy().astype(float)
+        g = float(gamma)
+        if structure.symmetric:
+            x, g = x + g, 2 * g
+        a, h = vertices_and_offsets(structure, extra, row)
+        feasible = ~(a[:, np.isneginf(x)] > 0).any(1) & np.isfinite(h)
+        a, h = a[feasible], h[feasible] / g
+        centre = np.where(np.isneginf(x), 0, x) / g
+        means.append(_project(a, centre, h - h.mean()))
+    return torch.from_numpy(np.stack(means)).reshape(scores.shape)
+
+
+def _project(a, centre, h):
+    if not h.any():
+        return _least_norm(a - centre) @ a
+    weight = 0.3  # of the proximal term, in the scale of h
+    scale = np.abs(h).max()
+    at = 0.0
+    for _ in range(400):
+        # max <.., p> + h'p - weight/2 (u - at)^2 with u = h'p / scale: project u onto at + scale / weight
+        target = at + scale / weight
+        p = _least_norm(np.hstack([a - centre, np.sqrt(weight) * (h[:, None] / scale - target)]))
+        before, at = at, float(p @ h) / scale
+        if abs(at - before) < 1e-13:
+            break
+    return p @ a
+
+
+def _least_norm(points):
+    """Weights of the point of least norm in the convex hull of the lines of ``points``."""
+    size = max(np.abs(points).max(), 1.0)
+    e = np.vstack([points.T / size, np.ones(len(points))])
+    f = np.zeros(len(e))
+    f[-1] = 1
+    u, _ = nnls(e, f, maxiter=100 * e.shape[1])
+    return u / u.sum()
+
+
+def finite_difference(structure, scores, extra=(), gamma=1.0, step=1e-5):
+    """Central differences of the enumerated solution's marginals in the scores: [d, d] for one row."""
+    d = scores[0].numel()
+    columns = []
+    for i in range(d):
+        bump = torch.zeros(d, dtype=torch.float64)
+        bump[i] = step
+        bump = bump.reshape(scores.shape)
+        up = enumerated_sparsemap(structure, scores + bump, extra, gamma)
+        down = enumerated_sparsemap(structure, scores - bump, extra, gamma)
+        columns.append(((up - down) / (2 * step)).reshape(-1))
+    return torch.stack(columns, -1)
+
+
+def plain_score(structure, z, scores, extra):
+    """Scores of z by a plain loop in Python floats, part by part: what the vectorized ``score`` is held against."""
+    total = 0.0
+    if isinstance(structure, sl.Categorical):
+        return float(scores[int(z)])
+    if isinstance(structure, (sl.BitVector, sl.BudgetBitVector)):
+        return sum((float(s) for s, on in zip(scores, z, strict=True) if on), total)
+    if isinstance(structure, sl.BipartiteMatching):
+        return sum((float(scores[r, c]) for r, c in enumerate(z.tolist()) if c >= 0), total)
+    labels = z.tolist()
+    total = sum(float(scores[t, i]) for t, i in enumerate(labels))
+    return total + sum(float(extra[0][t, i, j]) for t, (i, j) in enumerate(itertools.pairwise(labels)))
