@@ -76,9 +76,7 @@ def leading(count: Ints, k: int) -> Bools:
     return np.arange(k) < count[:, None]
 
 
-def best_first(
-    found: npt.NDArray[Scalar], scores: Floats, count: Ints
-) -> tuple[npt.NDArray[Scalar], Bools, Floats]:
+def best_first(found: npt.NDArray[Scalar], scores: Floats, count: Ints) -> tuple[npt.NDArray[Scalar], Bools, Floats]:
     """Order [B, k, *event] by `scores` [B, k], stably; past `count` repeat the row's best.
 
     Returns the structures, the mask of those that exist, and their scores (-inf past `count`).

@@ -1,11 +1,10 @@
 """Numba kernels that list subsets in order of increasing cost, best first, by a heap over a tree of subsets.
 
-Each subset is one node of a tree in which no child is cheaper than its parent (Lawler 1972; for subset sums
-the two-children scheme of Eppstein, "k smallest subsets"): so k pops of a heap give the k cheapest, each
-exactly once, in O(k log k) a row besides what it takes to write them out. A node holds only what it moved
-last (`item`, `place`) and the node before that (`before`); the subset is read off by following `before`.
-Costs are sums of numbers >= 0 in a fixed order: nothing cancels, and no child is cheaper through rounding.
-Ties: the node made first.
+Each subset is one node of a tree in which no child is cheaper than its parent (as in Lawler 1972): so k
+pops of a heap give the k cheapest, each exactly once, in O(k log k) a row besides what it takes to write
+them out. A node holds only what it moved last (`item`, `place`) and the node before that (`before`); the
+subset is read off by following `before`. Costs are sums of numbers >= 0 in a fixed order: nothing cancels,
+and no child is cheaper through rounding. Ties: the node made first.
 
 The kernels share this file with their heap on purpose: Numba's cache watches the file of the kernel itself,
 not the files it calls into.
@@ -42,9 +41,7 @@ def _pop(heap: Ints, size: int, cost: Floats) -> int:
     hole, child = 0, 1
     while child < size - 1:
         first, second = heap[child], heap[child + 1]
-        if child + 1 < size - 1 and (
-            cost[second] < cost[first] or (cost[second] == cost[first] and second < first)
-        ):
+        if child + 1 < size - 1 and (cost[second] < cost[first] or (cost[second] == cost[first] and second < first)):
             child += 1
             first = second
         if cost[node] < cost[first] or (cost[node] == cost[first] and node < first):
@@ -91,9 +88,7 @@ def cheapest_flips(costs: Floats, index: Ints, z: Bools, count: Ints) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def cheapest_exchanges(
-    ranked: Floats, index: Ints, finite: Ints, low: int, high: int, z: Bools, count: Ints
-) -> None:
+def cheapest_exchanges(ranked: Floats, index: Ints, finite: Ints, low: int, high: int, z: Bools, count: Ints) -> None:
     """Set in z[b, j] the j-th best subset with low..high ones; count[b]: how many there were.
 
     ranked [B, n] decreasing scores, of which the first finite[b] are above -inf; index [B, n] the bit of

@@ -1,4 +1,4 @@
-"""Oracles for n independent bits: a structure is a vector of n bits, its score the sum over those that are on.
+"""Oracles for n independent bits: a structure is a vector of n bits, its score the sum over the bits on.
 
 MAP turns on what is above 0, O(n). The k best differ from it in the k - 1 cheapest bits at most, the cost
 of flipping a bit being |score|: select those in O(n), then list their subsets by a heap, O(k log k) (see

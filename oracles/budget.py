@@ -55,7 +55,7 @@ def topk(scores: npt.ArrayLike, k: int, budget: int, exact: bool) -> tuple[Bools
 
 
 def enumerate(n: int, budget: int, exact: bool) -> Bools:
-    """Every structure, [cardinality, n]: smaller sizes first, each size in lexicographic order of its ones."""
+    """Every structure, [cardinality, n]: smaller sizes first, a size in lexicographic order of its ones."""
     total = cardinality(n, budget, exact)
     subsets = chain.from_iterable(combinations(range(n), m) for m in _sizes(budget, exact))
     z = np.zeros((total, n), np.bool_)

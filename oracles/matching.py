@@ -100,7 +100,7 @@ def _columns(items: Ints, rows: int, cols: int) -> Ints:
     """From the item of each agent, [..., agents], to the column of each row, [..., rows]."""
     if rows <= cols:
         return np.where(items < cols, items, -1)
-    # Agents are columns, items rows. Whatever is no row goes to a last place, which -1 means too, to be cut off.
+    # Agents are columns, items rows. What is no row goes to a last place, which -1 means too, to be cut off.
     columns = np.full((*items.shape[:-1], rows + 1), -1, np.int64)
     places, taker = np.where(items < rows, items, -1), np.broadcast_to(np.arange(cols), items.shape)
     np.put_along_axis(columns, places, taker, axis=-1)

@@ -42,8 +42,8 @@ def kbest(
     ----------
     solve : (on [N, parts] bool, off [N, parts] bool, row [N] int64)
         -> (answers [N, *event], vertices [N, parts] bool, scores [N] float64):
-        the best structure of batch row `row[i]` that has every part in `on[i]` and none in `off[i]`; score -inf
-        where there is none. An answer that breaks `on` or `off` counts as none.
+        the best structure of batch row `row[i]` that has every part in `on[i]` and none in `off[i]`, or
+        score -inf where there is none. An answer that breaks `on` or `off` counts as none.
     batch, parts : how many rows; how many parts a structure has
     k : at least 1; may exceed the number of structures
     antichain : no vertex contains another; saves the subproblems that force a part on that was off
@@ -110,9 +110,7 @@ def enumerate(solve: Solve, parts: int, limit: int, antichain: bool = False) -> 
         pieces = _children(generation, antichain)
 
 
-def restrict(
-    scores: Floats, extra: tuple[Floats, ...], on: Bools, off: Bools
-) -> tuple[Floats, tuple[Floats, ...]]:
+def restrict(scores: Floats, extra: tuple[Floats, ...], on: Bools, off: Bools) -> tuple[Floats, tuple[Floats, ...]]:
     """Scores whose best structure solves the subproblem, where it has a solution.
 
     Each row is multiplied by a power of two, which rounds nothing, so that the finite scores and extra

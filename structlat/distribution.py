@@ -1,7 +1,7 @@
 """SparseDistribution: a few structures with probabilities, as a torch distribution.
 
-What every normalizer returns. It knows nothing of how its support was found: a support with probabilities, and, where its
-first moments have derivatives of their own, a second support for those.
+What every normalizer returns. It knows nothing of how its support was found: a support with probabilities, and,
+where its first moments have derivatives of their own, a second support for those.
 """
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ class SparseDistribution(Distribution):
     # As a torch distribution.
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """log p(z) for z [*sample, *batch, *event]; -inf off the support."""
+        """Log-probability of z [*sample, *batch, *event]; -inf off the support."""
         if self._validate_args:
             self._validate_sample(value)
         at = -1 - len(self.event_shape)
@@ -224,7 +224,7 @@ class SparseDistribution(Distribution):
         return torch.where(p > 0, torch.where(p > 0, p, 1).log(), -torch.inf)
 
     def sample(
-        self, sample_shape: torch.Size | tuple[int, ...] = (), generator: torch.Generator | None = None
+        self, sample_shape: torch.Size | list[int] | tuple[int, ...] = (), generator: torch.Generator | None = None
     ) -> Tensor:
         """Draw z [*sample_shape, *batch, *event]; from torch's generator, or from one of your own."""
         sample_shape = torch.Size(sample_shape)
@@ -234,12 +234,12 @@ class SparseDistribution(Distribution):
         with torch.no_grad():
             index = torch.multinomial(
                 self.probs.reshape(rows, -1), count, replacement=True, generator=generator
-            ).reshape(self.batch_shape + (count,))
+            ).reshape(*self.batch_shape, count)
             drawn = self._pick(self.structures, index).movedim(len(self.batch_shape), 0)
         return drawn.reshape(sample_shape + self.batch_shape + self.event_shape)
 
     def expand(
-        self, batch_shape: torch.Size | tuple[int, ...], _instance: SparseDistribution | None = None
+        self, batch_shape: torch.Size | list[int] | tuple[int, ...], _instance: SparseDistribution | None = None
     ) -> SparseDistribution:
         """The same distribution with its batch dimensions broadcast to ``batch_shape``."""
         batch_shape = torch.Size(batch_shape)
@@ -275,7 +275,7 @@ class SparseDistribution(Distribution):
         return (self.structures, self.probs) if self._mean_support is None else self._mean_support()
 
     def _pick(self, x: Tensor, index: Tensor) -> Tensor:
-        """x [*batch, K, *event] at index [*batch, n] -> [*batch, n, *event]."""
+        """Take x [*batch, K, *event] at index [*batch, n] -> [*batch, n, *event]."""
         wide = index.reshape(index.shape + (1,) * len(self.event_shape))
         return x.gather(len(self.batch_shape), wide.expand(index.shape + self.event_shape))
 

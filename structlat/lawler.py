@@ -6,7 +6,7 @@ off") is put to ``argmax`` as scores, and its answer is checked and scored on th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -71,7 +71,9 @@ class _Subproblems:
         self.scores = scores.detach().to("cpu", torch.float64)
         self.extra = tuple(x.detach().to("cpu", torch.float64) for x in extra)
 
-    def __call__(self, on: Bools, off: Bools, row: npt.NDArray[np.int64]) -> tuple[npt.NDArray, Bools, npt.NDArray]:
+    def __call__(
+        self, on: Bools, off: Bools, row: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[Any], Bools, npt.NDArray[np.float64]]:
         rows = torch.from_numpy(row)
         scores, extra = self.scores[rows], tuple(x[rows] for x in self.extra)
         forced = partition.restrict(scores.numpy(), tuple(x.numpy() for x in extra), on, off)

@@ -45,7 +45,10 @@ def ask_argmax(structure: Structure, scores: Tensor, *extra: Tensor) -> MapAnswe
             torch.cat([row.z.to(dtype) for row in rows]), torch.cat([row.score for row in rows]), causes[-1]
         )
     score = structure.score(z, scores, *extra).detach()
-    return MapAnswer(z, torch.where(torch.isfinite(score), score, -torch.inf), None)
+    there = torch.isfinite(score)
+    if z.is_floating_point():
+        there &= ~torch.isnan(z).reshape(batch, -1).any(-1)  # how FromArgmax says "nothing"
+    return MapAnswer(z, torch.where(there, score, -torch.inf), None)
 
 
 def event_dtype(structure: Structure) -> torch.dtype:
@@ -57,7 +60,9 @@ def _checked_shape(structure: Structure, z: Any, batch: int) -> Tensor:
     expected = (batch, *structure.event_shape)
     if not isinstance(z, Tensor) or tuple(z.shape) != expected:
         came = f"shape {tuple(z.shape)}" if isinstance(z, Tensor) else type(z).__name__
-        raise ArgumentError(f"{type(structure).__name__}.argmax: returned {came}; expected a tensor of shape {expected}")
+        raise ArgumentError(
+            f"{type(structure).__name__}.argmax: returned {came}; expected a tensor of shape {expected}"
+        )
     return z.detach()
 
 

@@ -136,8 +136,8 @@ def sparsemap(
     solver : {"auto", "active_set"}
         "auto" takes a closed form where the structure has one.
     tol : float
-        Duality gap at which a row is done, relative to the smaller of gamma times the largest squared norm of a vertex and
-        the largest score of a structure, never below what rounding errors leave.
+        Duality gap at which a row is done, relative to the smaller of gamma times the largest squared norm of a
+        vertex and the largest score of a structure, never below what rounding errors leave.
     max_iter : int, optional
         Rounds at most. Default: 1,000 + 10 a part.
     on_failure : {"warn", "raise", "ignore"}
@@ -188,13 +188,14 @@ def sparsemap(
         keep_trace=trace,
     )
     scale = strength.detach().cpu() * (2 if structure.symmetric else 1)
+    history = solution.trace
     info = SolverInfo(
         solution.gap * scale,
         solution.iterations,
         solution.oracle_calls,
         solution.converged,
         solution.converged,
-        solution.trace,
+        None if history is None else history._replace(gap=history.gap * scale),
     ).map(problem.unflatten)
     _report(info, on_failure)
     return _from_solution(problem, solution, info)

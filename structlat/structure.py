@@ -61,7 +61,8 @@ class Structure(abc.ABC):
         return z
 
     def score(self, z: Tensor, scores: Tensor, *extra: Tensor) -> Tensor:
-        """Score <a_z, scores> (+ <n_z, extra>) of z; all batch dimensions broadcast. -inf where a forbidden part is used.
+        """Score <a_z, scores> (+ <n_z, extra>) of z; all batch dimensions broadcast. -inf where a forbidden part is
+        used.
 
         Differentiable in scores and extra. A space with ``extra`` overrides it.
         """

@@ -16,9 +16,10 @@ SCALES = (1e-6, 1.0, 1e6)
 def check_structure(structure: Structure, rows: int = 8, k: int = 6, seed: int = 0, limit: int = 2000) -> None:
     """Check that a structure keeps the contract of :class:`structlat.Structure`; returns None where it does.
 
-    Its ``argmax`` is held against every other structure that is seen (all of them where there are at most ``limit``), on
-    random scores of several scales, with ties and with forbidden parts; ``vertex``, ``score``, ``topk``, ``enumerate``,
-    ``cardinality`` and ``contains`` are held against each other; SparseMAP has to converge on it.
+    Its ``argmax`` is held against every other structure that is seen (all of them where there are at most
+    ``limit``), on random scores of several scales, with ties and with forbidden parts; ``vertex``, ``score``,
+    ``topk``, ``enumerate``, ``cardinality`` and ``contains`` are held against each other; SparseMAP has to converge
+    on it.
 
     Parameters
     ----------

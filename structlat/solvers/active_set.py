@@ -1,7 +1,8 @@
 """The active-set method for SparseMAP, over a batch and any MAP oracle.
 
-Min-norm-point algorithm of Wolfe (1976), as Niculae et al. (2018, *SparseMAP*, section 3.2 and appendix B) use it: ask for
-the best structure at the gradient, let it in, go to the optimum of the support, drop what reaches zero on the way.
+Min-norm-point algorithm of Wolfe (1976), as Niculae et al. (2018, *SparseMAP*, section 3.2 and appendix B) use it:
+ask for the best structure at the gradient, let it in, go to the optimum of the support, drop what reaches zero on
+the way.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ def active_set(
     validate: bool,
     keep_trace: bool,
 ) -> Solution:
-    """Solve SparseMAP with gamma = 1 for ``scores`` [B, *shape], ``extra`` [B, *extra_shape], from ``first`` [B, *event].
+    """Solve SparseMAP with gamma = 1 for ``scores`` [B, *shape], ``extra`` [B, *extra_shape], from ``first`` [B,
+    *event].
 
     All unfinished rows go to the oracle in one call a round; finished rows leave. Whether a row converged or not, its p
     is the optimum on an affinely independent support, with every p > 0.
@@ -62,9 +64,7 @@ def active_set(
         answers = supports.ask(rows, gradient, extra_factor=1.0 + kernels.TIE)
         row_gap = np.empty(len(rows))
         status, slots = np.empty(len(rows), dtype=np.int64), np.empty(len(rows), dtype=np.int64)
-        kernels.advance(
-            supports.state, rows, answers.v, answers.t, answers.used, tol, row_gap, status, slots
-        )
+        kernels.advance(supports.state, rows, answers.v, answers.t, answers.used, tol, row_gap, status, slots)
         supports.add(rows, slots, answers.z)
         gap[rows] = row_gap
         calls[rows] += 1
@@ -76,9 +76,7 @@ def active_set(
     trace = Trace(*(torch.stack(x) for x in zip(*history, strict=True))) if history else None
     to_tensor = torch.from_numpy
     # every round but the first structure's is one call of the oracle
-    return Solution(
-        supports, to_tensor(gap), to_tensor(calls - 1), to_tensor(calls), to_tensor(converged), trace
-    )
+    return Solution(supports, to_tensor(gap), to_tensor(calls - 1), to_tensor(calls), to_tensor(converged), trace)
 
 
 def _snapshot(supports: Supports, rows: np.ndarray, row_gap: np.ndarray) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,8 @@
 """Completing the optimal face, without which the marginals' gradient is wrong.
 
-A solver stops as soon as its support holds the optimal mean. The mean moves with the scores inside the whole optimal face,
-though, which usually has more dimensions than the support. So the oracle is asked, at the gradient, in directions orthogonal
-to what is already there, until nothing new is optimal.
+A solver stops as soon as its support holds the optimal mean. The mean moves with the scores inside the whole
+optimal face, though, which usually has more dimensions than the support. So the oracle is asked, at the gradient,
+in directions orthogonal to what is already there, until nothing new is optimal.
 """
 
 from __future__ import annotations

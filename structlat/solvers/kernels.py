@@ -1,15 +1,15 @@
 """Numba kernels of the active-set solver: one row's support, its Cholesky factor, and the steps that change them.
 
-With A the vertices in the support (one a line), t their scores and mu = A'p (gamma is 1 here), the corrective step moves p
-by the solution of
+With A the vertices in the support (one a line), t their scores and mu = A'p (gamma is 1 here), the corrective step
+moves p by the solution of
 
     M dp + tau 1 = r,  1'dp = 1 - 1'p,  where M = A A' + 1 1' = L L' and r = t - A mu.
 
-M is positive definite exactly where the support is affinely independent. A step, not p itself, is solved for: at the optimum
-of the support r is constant, so that only the newest structure's entry counts, and small probabilities keep their digits.
-Kept beside L is y = L^-1 [1, r], so that a solve costs one back-substitution. A structure keeps its *slot* in ``vertices``,
-``t`` and ``used`` for as long as it is in the support; ``slot`` lists the slots in the order of the factor's rows, then those
-that are free.
+M is positive definite exactly where the support is affinely independent. A step, not p itself, is solved for: at
+the optimum of the support r is constant, so that only the newest structure's entry counts, and small probabilities
+keep their digits. Kept beside L is y = L^-1 [1, r], so that a solve costs one back-substitution. A structure keeps
+its *slot* in ``vertices``, ``t`` and ``used`` for as long as it is in the support; ``slot`` lists the slots in the
+order of the factor's rows, then those that are free.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 EPS = 2.0**-52
-TIE = 1e-12  # the oracle sees scores times 1 + TIE: ties among fitted parts go to the larger score, not to rounding noise
+TIE = (
+    1e-12  # the oracle sees scores times 1 + TIE: ties among fitted parts go to the larger score, not to rounding noise
+)
 DEPENDENT = 1e-10  # Schur complement over |a|^2 + 1 under which a vertex lies in the affine hull of the support
 UNSURE_LOW, UNSURE_HIGH = 1e-12, 1e-8  # between these the factor is recomputed before that is decided
 FACE = 1e-7  # how far from optimal a structure may be and still belong to the optimal face, relative to the scale
@@ -49,7 +51,7 @@ class ActiveSet(NamedTuple):
 
 
 @njit(cache=True, nogil=True)
-def _gram(vertices, slot, size, v, out):
+def _gram(vertices: Floats, slot: Ints, size: int, v: Floats, out: Floats) -> None:
     """Fill ``out`` with a line of M: inner products of ``v`` with the support, plus one."""
     for i in range(size):
         a = vertices[slot[i]]
@@ -60,7 +62,7 @@ def _gram(vertices, slot, size, v, out):
 
 
 @njit(cache=True, nogil=True)
-def _append(s, b, v, residual):
+def _append(s: ActiveSet, b: int, v: Floats, residual: float) -> float:
     """Extend L and y by a vertex (its slot is the first free one); return its relative Schur complement.
 
     Nothing is changed beyond position ``size``, and ``size`` is left as it is: the caller decides.
@@ -90,7 +92,7 @@ def _append(s, b, v, residual):
 
 
 @njit(cache=True, nogil=True)
-def _update_mean(s, b):
+def _update_mean(s: ActiveSet, b: int) -> None:
     mean = s.mean[b]
     mean[:] = 0.0
     for i in range(s.size[b]):
@@ -101,8 +103,8 @@ def _update_mean(s, b):
 
 
 @njit(cache=True, nogil=True)
-def _residual(s, b, v, t):
-    """t - <v, mu>: the slope of the objective towards a structure."""
+def _residual(s: ActiveSet, b: int, v: Floats, t: float) -> float:
+    """The slope of the objective towards a structure, t - <v, mu>."""
     value = t
     for j in range(v.shape[0]):
         value -= v[j] * s.mean[b, j]
@@ -110,7 +112,7 @@ def _residual(s, b, v, t):
 
 
 @njit(cache=True, nogil=True)
-def _level(s, b):
+def _level(s: ActiveSet, b: int) -> float:
     """The slope at the mean itself: <p, r>, which a structure has to exceed."""
     value = 0.0
     for j in range(s.mean.shape[1]):
@@ -121,20 +123,44 @@ def _level(s, b):
 
 
 @njit(cache=True, nogil=True)
-def _refactor(s, b):
-    """Recompute the mean, L and y from p and the vertices: what updates have added in rounding errors goes."""
-    _update_mean(s, b)
-    n, level = s.size[b], _level(s, b)
+def _sum(high: float, low: float, x: float) -> tuple[float, float]:
+    """Add x to high + low, keeping in ``low`` what rounding takes from ``high``."""
+    total = high + x
+    low += (high - total) + x if abs(high) >= abs(x) else (x - total) + high
+    return total, low
+
+
+@njit(cache=True, nogil=True)
+def _refactor(s: ActiveSet, b: int) -> None:
+    """Recompute the mean, L and y from p and the vertices: what updates have added in rounding errors goes.
+
+    The residuals are summed with their rounding errors (Neumaier), as iterative refinement wants them: where the support
+    spans the whole space, a vertex outside of it is a combination with large coefficients, and so is its slope.
+    """
+    n, mean = s.size[b], s.mean[b]
+    rest = np.zeros(mean.shape[0])
+    mean[:] = 0.0
+    for i in range(n):
+        v, weight = s.vertices[b, s.slot[b, i]], s.p[b, i]
+        for j in range(mean.shape[0]):
+            mean[j], rest[j] = _sum(mean[j], rest[j], weight * v[j])
+    first = 0.0
     s.size[b] = 0
     for i in range(n):
         k = s.slot[b, i]
         v = s.vertices[b, k]
-        _append(s, b, v, _residual(s, b, v, s.t[b, k]) - level)
+        high, low = s.t[b, k], 0.0
+        for j in range(mean.shape[0]):
+            high, low = _sum(high, low, -v[j] * mean[j])
+            low -= v[j] * rest[j]
+        if i == 0:
+            first = high + low
+        _append(s, b, v, (high - first) + low)
         s.size[b] = i + 1
 
 
 @njit(cache=True, nogil=True)
-def _back_substitute(factor, n, x):
+def _back_substitute(factor: Floats, n: int, x: Floats) -> None:
     """Solve L' x = x in place, along the lines of L."""
     for i in range(n - 1, -1, -1):
         x[i] /= factor[i, i]
@@ -144,7 +170,7 @@ def _back_substitute(factor, n, x):
 
 
 @njit(cache=True, nogil=True)
-def _solve(s, b, step):
+def _solve(s: ActiveSet, b: int, step: Floats) -> None:
     """Fill ``step`` with the move of p to the optimum of the support's affine hull (p may become negative there)."""
     n = s.size[b]
     y, p = s.y[b], s.p[b]
@@ -160,7 +186,7 @@ def _solve(s, b, step):
 
 
 @njit(cache=True, nogil=True)
-def _delete(s, b, k):
+def _delete(s: ActiveSet, b: int, k: int) -> None:
     """Take the structure at position k out: Givens rotations make L triangular again and carry y along."""
     n = s.size[b]
     factor, y, slot, p = s.factor[b], s.y[b], s.slot[b], s.p[b]
@@ -187,11 +213,11 @@ def _delete(s, b, k):
 
 
 @njit(cache=True, nogil=True)
-def _correct(s, b, new, step):
+def _correct(s: ActiveSet, b: int, new: int, step: Floats) -> bool:
     """Move p to the optimum of the support's affine hull, dropping what reaches zero on the way.
 
-    ``new`` is the position of a structure that has just entered, or -1. Returns False where it had to leave at once, on a
-    fresh factor: rounding, not the problem, then decides.
+    ``new`` is the position of a structure that has just entered, or -1. Returns False where it had to leave at
+    once, on a fresh factor: rounding, not the problem, then decides.
     """
     p, y = s.p[b], s.y[b]
     refactored = False
@@ -223,7 +249,7 @@ def _correct(s, b, new, step):
 
 
 @njit(cache=True, nogil=True)
-def _exchange(s, b, v, t):
+def _exchange(s: ActiveSet, b: int, v: Floats, t: float) -> bool:
     """Let a structure in that depends affinely on the support: p moves along the null direction to the boundary.
 
     The mean stays; the objective grows by the score alone. ``factor[size]`` holds L^-1 (A v + 1), from ``_append``.
@@ -251,7 +277,7 @@ def _exchange(s, b, v, t):
 
 
 @njit(cache=True, nogil=True)
-def _position(s, b, v, t):
+def _position(s: ActiveSet, b: int, v: Floats, t: float) -> int:
     """Where the structure with vertex ``v`` and score ``t`` is in the support, or -1."""
     for i in range(s.size[b]):
         k = s.slot[b, i]
@@ -268,7 +294,7 @@ def _position(s, b, v, t):
 
 
 @njit(cache=True, nogil=True)
-def _tolerance(s, b, tol):
+def _tolerance(s: ActiveSet, b: int, tol: float) -> float:
     """Relative to the scale of the problem, and never below what rounding leaves."""
     square = 0.0
     for j in range(s.mean.shape[1]):
@@ -276,11 +302,12 @@ def _tolerance(s, b, tol):
     used = 0.0
     for i in range(s.size[b]):
         used += s.p[b, i] * s.used[b, s.slot[b, i]]
-    return max(tol * min(s.scale[b, 0], s.scale[b, 1]), 8 * EPS * (used + square))
+    bound: float = max(tol * min(s.scale[b, 0], s.scale[b, 1]), 8 * EPS * (used + square))
+    return bound
 
 
 @njit(cache=True, nogil=True)
-def _see(s, b, v, t):
+def _see(s: ActiveSet, b: int, v: Floats, t: float) -> None:
     """Keep the scale of the problem up to date."""
     norm = 0.0
     for j in range(v.shape[0]):
@@ -290,7 +317,7 @@ def _see(s, b, v, t):
 
 
 @njit(cache=True, nogil=True)
-def start(s, v, t, used):
+def start(s: ActiveSet, v: Floats, t: Floats, used: Floats) -> None:
     """Put the first structure of every row in: v [B, d], t [B], used [B]."""
     for b in range(v.shape[0]):
         s.scale[b, 2] = t[b]
@@ -307,7 +334,7 @@ def start(s, v, t, used):
 
 
 @njit(cache=True, nogil=True)
-def gradient(s, rows, t, out):
+def gradient(s: ActiveSet, rows: Ints, t: Floats, out: Floats) -> None:
     """What the oracle is asked: out[i] = (1 + TIE) t - mu for row rows[i]; -inf stays."""
     for i in range(rows.shape[0]):
         b = rows[i]
@@ -316,7 +343,9 @@ def gradient(s, rows, t, out):
 
 
 @njit(cache=True, nogil=True)
-def advance(s, rows, v, t, used, tol, gap, status, entered):
+def advance(
+    s: ActiveSet, rows: Ints, v: Floats, t: Floats, used: Floats, tol: float, gap: Floats, status: Ints, entered: Ints
+) -> None:
     """One round for the rows [N], whose oracle answered v [N, d] with scores t [N].
 
     Writes ``gap`` [N], ``status`` [N], and ``entered`` [N]: the slot that the answer now has, or -1. There has to be
@@ -347,7 +376,9 @@ def advance(s, rows, v, t, used, tol, gap, status, entered):
 
 
 @njit(cache=True, nogil=True)
-def _enter(s, b, v, t, used, gain, entered, i, q):
+def _enter(
+    s: ActiveSet, b: int, v: Floats, t: float, used: float, gain: float, entered: Ints, i: int, q: Floats
+) -> bool:
     """Let a structure in and move p; returns False where it cannot stay. ``entered[i]`` says which slot it has."""
     ratio = _append(s, b, v, gain)
     if UNSURE_LOW < ratio < UNSURE_HIGH:
@@ -372,7 +403,7 @@ def _enter(s, b, v, t, used, gain, entered, i, q):
 
 
 @njit(cache=True, nogil=True)
-def finish(s, rows):
+def finish(s: ActiveSet, rows: Ints) -> None:
     """The corrective step once more on a fresh factor: rounding errors of the updates leave p and the mean."""
     q = np.empty(s.p.shape[1])
     for i in range(rows.shape[0]):
@@ -383,7 +414,7 @@ def finish(s, rows):
 
 
 @njit(cache=True, nogil=True)
-def probe(s, rows, t, noise, out):
+def probe(s: ActiveSet, rows: Ints, t: Floats, noise: Floats, out: Floats) -> None:
     """Ask across the face: out[i] = t - mu plus a small multiple of the part of noise[i] orthogonal to the support.
 
     The support's own vertices all have the same product with that direction, so what the oracle finds instead of them
@@ -416,7 +447,7 @@ def probe(s, rows, t, noise, out):
 
 
 @njit(cache=True, nogil=True)
-def widen(s, rows, v, t, entered):
+def widen(s: ActiveSet, rows: Ints, v: Floats, t: Floats, entered: Ints) -> None:
     """Take the oracle's answers to ``probe`` in, with p = 0, where they are optimal and affinely independent."""
     for i in range(rows.shape[0]):
         b = rows[i]

@@ -61,8 +61,8 @@ class Supports:
         answer = ask_argmax(self.structure, at, *extra)
         if bool(torch.isneginf(answer.score).any()):
             raise ArgumentError(
-                f"{type(self.structure).__name__}.argmax: returned an infeasible structure for scores under which one is "
-                "feasible (it came from this very oracle); structlat.testing.check_structure shows for which"
+                f"{type(self.structure).__name__}.argmax: returned an infeasible structure where one is feasible "
+                "(it came from this very oracle); structlat.testing.check_structure shows for which scores"
             ) from answer.cause
         return self._describe(rows, answer.z)
 

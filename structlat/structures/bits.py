@@ -18,8 +18,8 @@ class BitVector(Structure):
     n : int
         How many bits, at least 1.
     symmetric : bool
-        Regularise being off like being on, as the paper does: the marginals are clip((x / gamma + 1) / 2, 0, 1), centred at
-        x = 0. Otherwise clip(x / gamma, 0, 1): zero scores leave every bit off.
+        Regularise being off like being on, as the paper does: the marginals are clip((x / gamma + 1) / 2, 0, 1),
+        centred at x = 0. Otherwise clip(x / gamma, 0, 1): zero scores leave every bit off.
     """
 
     def __init__(self, n: int, symmetric: bool = True) -> None:

@@ -44,6 +44,13 @@ class BipartiteMatching(Structure):
         """0/1 matrices [..., rows, cols]; the line of an unmatched row is zero."""
         return (z.unsqueeze(-1) == torch.arange(self.cols, device=z.device)).to(torch.get_default_dtype())
 
+    def score(self, z: Tensor, scores: Tensor, *extra: Tensor) -> Tensor:
+        """Sum of the scores of the pairs; -inf where fewer are matched than the space demands."""
+        total = super().score(z, scores)
+        if self.partial:
+            return total
+        return torch.where((z >= 0).sum(-1) == min(self.rows, self.cols), total, -torch.inf)
+
     def enumerate(self, limit: int = ENUMERATION_LIMIT) -> Tensor:
         """Every matching, [|Z|, rows]."""
         refuse_past(limit, self.cardinality(), repr(self))

@@ -8,7 +8,8 @@ MAPS = (sl.sparsemax, sl.entmax15)
 
 
 def by_bisection(x, power):
-    """p = max((alpha - 1) x - tau, 0)^(1 / (alpha - 1)), tau by bisection: alpha 2 has power 1, alpha 1.5 has power 2."""
+    """p = max((alpha - 1) x - tau, 0)^(1 / (alpha - 1)), tau by bisection: alpha 2 has power 1, alpha 1.5 has power
+    2."""
     x = x if power == 1 else x / 2
     high = x.amax(-1, keepdim=True)
     low = high - 1

@@ -146,7 +146,7 @@ def test_an_oracle_that_gives_up_on_a_row(structure):
     keep = [0, 2]
     torch.testing.assert_close(sl.sparsemap(structure, x[keep]).mean, fine.mean[keep])
     if isinstance(structure, Raises):
-        z, valid = structure.topk(x, k=3)
+        _, valid = structure.topk(x, k=3)
         assert valid.tolist() == [[True] * 3, [False] * 3, [True] * 3]
 
 

@@ -1,4 +1,5 @@
-"""The active set where others break: dependent structures, near ties, drift, tiny and huge scores, its own bookkeeping."""
+"""The active set where others break: dependent structures, near ties, drift, tiny and huge scores, its own
+bookkeeping."""
 
 import numpy as np
 import pytest
