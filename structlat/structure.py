@@ -72,7 +72,8 @@ class Structure(abc.ABC):
             )
         a = self.vertex(z)
         # selected, not multiplied: 0 * -inf is NaN
-        return torch.where(a > 0, scores, 0).flatten(start_dim=-len(self.shape)).sum(-1) if self.shape else scores
+        used = torch.where(a > 0, scores, 0)
+        return used.flatten(start_dim=-len(self.shape)).sum(-1) if self.shape else used
 
     def topk(self, scores: Tensor, *extra: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """The k best structures of each row, best first.

@@ -132,10 +132,10 @@ def _sum(high: float, low: float, x: float) -> tuple[float, float]:
 
 @njit(cache=True, nogil=True)
 def _refactor(s: ActiveSet, b: int) -> None:
-    """Recompute the mean, L and y from p and the vertices: what updates have added in rounding errors goes.
+    """Recompute the mean, L and y from p and the vertices: rounding errors that updates have added go.
 
-    The residuals are summed with their rounding errors (Neumaier), as iterative refinement wants them: where the support
-    spans the whole space, a vertex outside of it is a combination with large coefficients, and so is its slope.
+    The residuals are summed with their rounding errors (Neumaier), as iterative refinement wants them: where the
+    support spans the whole space, a vertex outside of it is a combination with large coefficients, and so is its slope.
     """
     n, mean = s.size[b], s.mean[b]
     rest = np.zeros(mean.shape[0])
