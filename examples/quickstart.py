@@ -387,6 +387,7 @@ def draw_supports(figure: SubFigure, runs: Sequence[Run], x: Tensor) -> None:
 
 def main(settings: Settings) -> int:
     """Train the methods one after the other, and show what came of them. Returns the exit status."""
+    torch.set_num_threads(1)  # as fast for networks this small, and the numbers do not depend on the machine's cores
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # which devices there are, and tips
     warnings.filterwarnings("ignore", message=".*does not have many workers")  # the images are in memory
     warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)  # Lightning under a new torch
