@@ -26,14 +26,14 @@ Bools = npt.NDArray[np.bool_]
 def topk(structure: Structure, scores: Tensor, extra: tuple[Tensor, ...], k: int) -> tuple[Tensor, Tensor]:
     """The k best of each row from argmax alone (Lawler 1972); returns as ``Structure.topk``."""
     solve = _Subproblems(structure, scores, extra)
-    z, valid, _ = partition.kbest(solve, scores.shape[0], structure.shape.numel(), k, structure.antichain)
+    z, valid, _ = partition.kbest(solve, scores.shape[0], torch.Size(structure.shape).numel(), k, structure.antichain)
     return torch.from_numpy(z).to(scores.device), torch.from_numpy(valid).to(scores.device)
 
 
 def enumerate_all(structure: Structure, limit: int) -> Tensor:
     """Every structure from argmax alone, generation by generation of the partition."""
     solve = _Subproblems(structure, *_zeros(structure, 1))
-    z = partition.enumerate(solve, structure.shape.numel(), limit, structure.antichain)
+    z = partition.enumerate(solve, torch.Size(structure.shape).numel(), limit, structure.antichain)
     if len(z) > limit:
         raise ArgumentError(
             f"limit: {type(structure).__name__} has more than {limit} structures; pass a larger limit, or use "
@@ -58,7 +58,7 @@ def contains(structure: Structure, z: Tensor) -> Tensor:
 
 def _zeros(structure: Structure, batch: int) -> tuple[Tensor, tuple[Tensor, ...]]:
     def zeros(shape: torch.Size) -> Tensor:
-        return torch.zeros(batch, *shape, dtype=torch.float64)
+        return torch.zeros(batch, *shape, dtype=torch.float64, device="cpu")
 
     return zeros(structure.shape), tuple(zeros(s) for s in structure.extra_shapes)
 

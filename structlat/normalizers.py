@@ -12,12 +12,12 @@ from torch import Tensor
 from structlat.distribution import SparseDistribution, Support
 from structlat.errors import ArgumentError, NonConvergenceWarning
 from structlat.map_oracle import first_map, infeasible
-from structlat.problem import Problem, check_count, make_gamma, make_problem
+from structlat.problem import Problem, check_count, make_gamma, make_problem, needs_graph
 from structlat.simplex import entmax15, sparsemax
 from structlat.solvers.active_set import Solution, active_set
 from structlat.solvers.face import complete_face
 from structlat.solvers.info import SolverInfo
-from structlat.solvers.kkt import needs_graph, with_graph
+from structlat.solvers.kkt import with_graph
 from structlat.structure import Structure
 
 
@@ -62,7 +62,7 @@ def marginalize(
     p = NORMALIZERS[normalizer](s)
     z = every.expand(s.shape + structure.event_shape)
     info = SolverInfo.closed_form(problem.batch_shape)
-    return _distribution(problem, *(_compact(z, p) if normalizer != "softmax" else (z, p)), info)
+    return _distribution(problem, *(_compact(z, p) if bool((p.detach() == 0).any()) else (z, p)), info)
 
 
 def topk_sparsemax(structure: Structure, scores: Tensor, *extra: Tensor, k: int = 10) -> SparseDistribution:
@@ -84,7 +84,7 @@ def topk_sparsemax(structure: Structure, scores: Tensor, *extra: Tensor, k: int 
     ArgumentError
         Bad scores or k; InfeasibleError where a row has no feasible structure.
     """
-    check_count("k", k)
+    k = check_count("k", k)
     problem = make_problem(structure, scores, extra)
     if problem.scores.shape[0] == 0:
         return _empty(problem)
@@ -101,9 +101,9 @@ def topk_sparsemax(structure: Structure, scores: Tensor, *extra: Tensor, k: int 
     gap = torch.where(exact, 0, (s[:, k] - tau).clamp(min=0)).detach()
     info = SolverInfo(
         gap=problem.unflatten(gap).cpu(),
-        iterations=torch.zeros(problem.batch_shape, dtype=torch.int64),
-        oracle_calls=torch.full(problem.batch_shape, k + 1, dtype=torch.int64),
-        converged=torch.ones(problem.batch_shape, dtype=torch.bool),
+        iterations=torch.zeros(problem.batch_shape, dtype=torch.int64, device="cpu"),
+        oracle_calls=torch.full(problem.batch_shape, k + 1, dtype=torch.int64, device="cpu"),
+        converged=torch.ones(problem.batch_shape, dtype=torch.bool, device="cpu"),
         exact=problem.unflatten(exact).cpu(),
     )
     return _distribution(problem, *_compact(z[:, :k], p), info)
@@ -139,7 +139,7 @@ def sparsemap(
         Duality gap at which a row is done, relative to the smaller of gamma times the largest squared norm of a
         vertex and the largest score of a structure, never below what rounding errors leave.
     max_iter : int, optional
-        Rounds at most. Default: 1,000 + 10 a part.
+        Rounds at most. Default: 10,000 + 100 a part, far more than are needed unless extra scores are tiny.
     on_failure : {"warn", "raise", "ignore"}
         What to do about rows that did not converge: :class:`NonConvergenceWarning`, or the same as an error.
     validate : bool

@@ -66,7 +66,7 @@ def distribution(
     images = post.structure.vertex(z[:shown]).reshape(shown, height, width)
     for ax, image, p in zip(axes, images, probs, strict=False):
         _draw_image(ax, image)
-        ax.set_title(f"{p:.3f}")
+        ax.set_title(f"{p:.3f}", fontsize="medium")
     for ax in axes[shown:]:
         ax.set_axis_off()
     if shown < len(probs):

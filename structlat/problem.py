@@ -5,8 +5,9 @@ Whatever a caller may get wrong about ``scores``, ``extra`` and ``gamma`` is sai
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -15,6 +16,12 @@ from structlat.errors import ArgumentError, rows_text
 
 if TYPE_CHECKING:
     from structlat.structure import Structure
+
+
+def needs_graph(*tensors: Tensor) -> bool:
+    """Whether anybody can ask for a derivative: backward (grad mode) or forward (a tangent is there)."""
+    tangent = any(torch.autograd.forward_ad.unpack_dual(x).tangent is not None for x in tensors)
+    return tangent or (torch.is_grad_enabled() and any(x.requires_grad for x in tensors))
 
 
 @dataclass(frozen=True)
@@ -47,16 +54,22 @@ class Problem:
         Symmetric regularisation is that of ``scores + gamma`` at ``2 gamma`` (``gamma`` [B or 1], as ``make_gamma``).
         """
 
-        def per_row(x: Tensor) -> Tensor:
-            return gamma.reshape(-1, *(1,) * (x.ndim - 1))
-
+        learned = needs_graph(gamma)
+        # a plain number leaves nothing in the graph that a second backward call would miss
+        shared = float(gamma) if gamma.numel() == 1 and not learned else None
         factor = 2 if self.structure.symmetric else 1
+
+        def per_row(x: Tensor) -> Tensor | float:
+            return gamma.reshape(-1, *(1,) * (x.ndim - 1)) if shared is None else shared
+
+        def divided(x: Tensor) -> Tensor:
+            if not learned:
+                return x / (factor * per_row(x))
+            forbidden = torch.isneginf(x)  # the slope of -inf / gamma is NaN, even where nothing comes back through it
+            return torch.where(forbidden, -torch.inf, torch.where(forbidden, 0, x) / (factor * per_row(x)))
+
         scores = self.scores + per_row(self.scores) if self.structure.symmetric else self.scores
-        return replace(
-            self,
-            scores=scores / (factor * per_row(scores)),
-            extra=tuple(x / (factor * per_row(x)) for x in self.extra),
-        )
+        return replace(self, scores=divided(scores), extra=tuple(divided(x) for x in self.extra))
 
     def score(self, z: Tensor) -> Tensor:
         """Differentiable scores [B, K] of ``z`` [B, K, *event]."""
@@ -75,8 +88,10 @@ def make_problem(structure: Structure, scores: Tensor, extra: tuple[Tensor, ...]
     ArgumentError
         A wrong type, dtype, shape or number of tensors; NaN or +inf.
     """
+    from structlat.structure import Structure  # which imports this module
+
     name = type(structure).__name__
-    if isinstance(structure, type) or not hasattr(structure, "argmax") or getattr(structure, "shape", None) is None:
+    if not isinstance(structure, Structure) or getattr(structure, "shape", None) is None:
         came = f"{structure.__name__} as a class" if isinstance(structure, type) else repr(structure)
         raise ArgumentError(f"structure: got {came}; expected an instance of structlat.Structure whose `shape` is set")
     shape = torch.Size(structure.shape)
@@ -110,6 +125,9 @@ def _check_tensor(label: str, x: Tensor) -> None:
         raise ArgumentError(f"{label}: got {type(x).__name__}; expected a floating-point torch.Tensor")
     if not x.is_floating_point():
         raise ArgumentError(f"{label}: got dtype {x.dtype}; expected a floating-point dtype")
+    if x.layout != torch.strided or x.is_meta:
+        came = "a tensor on the meta device" if x.is_meta else f"layout {x.layout}"
+        raise ArgumentError(f"{label}: got {came}; expected a dense tensor with values")
 
 
 def _check_values(label: str, x: Tensor, event_ndim: int) -> None:
@@ -117,9 +135,8 @@ def _check_values(label: str, x: Tensor, event_ndim: int) -> None:
     bad = torch.isnan(x.detach()) | torch.isposinf(x.detach())
     if bool(bad.any()):
         rows = bad.flatten(start_dim=bad.ndim - event_ndim).any(-1) if event_ndim else bad
-        raise ArgumentError(
-            f"{label}: NaN or +inf in {rows_text(rows)}; expected finite numbers, or -inf to forbid a part"
-        )
+        where = rows_text(rows) if rows.ndim or label == "scores" else "what all rows share"
+        raise ArgumentError(f"{label}: NaN or +inf in {where}; expected finite numbers, or -inf to forbid a part")
 
 
 def _flatten_extra(label: str, x: Tensor, batch_shape: torch.Size, shape: torch.Size) -> Tensor:
@@ -149,8 +166,8 @@ def make_gamma(gamma: float | Tensor, problem: Problem) -> Tensor:
         raise ArgumentError(f"gamma: got {gamma!r}; expected a positive number or a tensor") from None
     bad = ~((tensor.detach() > 0) & torch.isfinite(tensor.detach()))
     if bool(bad.any()):
-        came = f"{gamma}" if tensor.ndim == 0 else f"values outside that in {rows_text(bad)}"
-        raise ArgumentError(f"gamma: got {came}; expected positive finite numbers")
+        where = f" in {rows_text(bad)}" if tensor.ndim else ""
+        raise ArgumentError(f"gamma: got {float(tensor.detach()[bad][0])}{where}; expected positive finite numbers")
     if tensor.numel() == 1 and tensor.ndim <= len(problem.batch_shape):
         return tensor.reshape(1)
     try:
@@ -162,8 +179,12 @@ def make_gamma(gamma: float | Tensor, problem: Problem) -> Tensor:
         ) from None
 
 
-def check_count(name: str, value: int, least: int = 1) -> int:
-    """Check a whole number with a lower bound, such as ``k``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+def check_count(name: str, value: SupportsIndex, least: int = 1) -> int:
+    """Check a whole number with a lower bound, such as ``k`` or the size of a space."""
+    try:
+        count = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        count = None
+    if count is None or count < least:
         raise ArgumentError(f"{name}: got {value!r}; expected a whole number of at least {least}")
-    return value
+    return count

@@ -57,7 +57,11 @@ class Structure(abc.ABC):
         """
 
     def vertex(self, z: Tensor) -> Tensor:
-        """The 0/1 vector a_z [..., *shape] of z [..., *event_shape]. Two structures never share one."""
+        """The 0/1 vector a_z [..., *shape] of z [..., *event_shape].
+
+        Two structures never share one together with their extra parts. Where they share one and differ in extra parts, a
+        space has to bring its own ``topk``, ``enumerate`` and ``contains``: the defaults tell structures by their vertex.
+        """
         return z
 
     def score(self, z: Tensor, scores: Tensor, *extra: Tensor) -> Tensor:
@@ -113,6 +117,10 @@ class Structure(abc.ABC):
     def _every(self) -> Tensor:
         """Every structure, enumerated once: training loops ask for it at each step."""
         return self.enumerate()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle and deepcopy: without the structures that were enumerated."""
+        return {name: value for name, value in self.__dict__.items() if name != "_every"}
 
     @staticmethod
     def from_argmax(fn: Callable[..., Any], shape: tuple[int, ...], batched: bool = False) -> Structure:

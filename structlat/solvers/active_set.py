@@ -49,9 +49,9 @@ def active_set(
     """
     supports = Supports(structure, scores, extra, first, validate)
     batch = supports.batch
-    limit = 1000 + 10 * supports.parts if max_iter is None else max_iter
+    limit = 10_000 + 100 * supports.parts if max_iter is None else max_iter
     gap = np.full(batch, np.inf)
-    calls = np.ones(batch, dtype=np.int64)  # `first` came from the oracle
+    iterations = np.zeros(batch, dtype=np.int64)
     converged = np.zeros(batch, dtype=bool)
     history: list[tuple[Tensor, Tensor]] = []
     rows = np.arange(batch)
@@ -67,7 +67,7 @@ def active_set(
         kernels.advance(supports.state, rows, answers.v, answers.t, answers.used, tol, row_gap, status, slots)
         supports.add(rows, slots, answers.z)
         gap[rows] = row_gap
-        calls[rows] += 1
+        iterations[rows] += 1
         converged[rows] = status == kernels.CONVERGED
         if keep_trace:
             history.append(_snapshot(supports, rows, row_gap))
@@ -75,13 +75,12 @@ def active_set(
     kernels.finish(supports.state, np.arange(batch))
     trace = Trace(*(torch.stack(x) for x in zip(*history, strict=True))) if history else None
     to_tensor = torch.from_numpy
-    # every round but the first structure's is one call of the oracle
-    return Solution(supports, to_tensor(gap), to_tensor(calls - 1), to_tensor(calls), to_tensor(converged), trace)
+    return Solution(supports, to_tensor(gap), to_tensor(iterations), to_tensor(iterations + 1), to_tensor(converged), trace)
 
 
 def _snapshot(supports: Supports, rows: np.ndarray, row_gap: np.ndarray) -> tuple[Tensor, Tensor]:
-    gap = torch.full((supports.batch,), torch.nan, dtype=torch.float64)
-    size = torch.zeros(supports.batch, dtype=torch.int64)
+    gap = torch.full((supports.batch,), torch.nan, dtype=torch.float64, device="cpu")
+    size = torch.zeros(supports.batch, dtype=torch.int64, device="cpu")
     gap[rows] = torch.from_numpy(row_gap)
     size[rows] = torch.from_numpy(supports.state.size[rows])
     return gap, size

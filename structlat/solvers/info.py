@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ class SolverInfo:
     exact : Tensor, bool
         The distribution is the exact one: for top-k sparsemax, one of the k has probability 0, or k >= |Z|.
     trace : Trace or None
-        Kept where it was asked for.
+        Kept where it was asked for, and the solver iterated.
     """
 
     gap: Tensor
@@ -50,8 +51,8 @@ class SolverInfo:
     @classmethod
     def closed_form(cls, batch_shape: torch.Size) -> SolverInfo:
         """For an answer that needed no iteration."""
-        zeros = torch.zeros(batch_shape, dtype=torch.int64)
-        true = torch.ones(batch_shape, dtype=torch.bool)
+        zeros = torch.zeros(batch_shape, dtype=torch.int64, device="cpu")
+        true = torch.ones(batch_shape, dtype=torch.bool, device="cpu")
         return cls(zeros.to(torch.float64), zeros, zeros, true, true)
 
     @property
@@ -61,7 +62,13 @@ class SolverInfo:
         if rows == 0:
             return "The batch is empty: there was nothing to solve."
         if bool(self.converged.all()):
-            return f"Converged in all {rows} rows: no duality gap is above {float(self.gap.max()):.1e}."
+            gap = f"{float(self.gap.max()):.1e}"
+            if bool(self.exact.all()):
+                return f"Converged in all {rows} rows: no duality gap is above {gap}."
+            return (
+                f"Exact among the structures it was given, and in {int(self.exact.sum())} of {rows} rows over all of "
+                f"them: elsewhere the duality gap is up to {gap}, which a larger k closes."
+            )
         return (
             f"Stopped before the certificate in {rows_text(~self.converged)}: the largest duality gap is "
             f"{float(self.gap.max()):.1e}. The three likely causes: max_iter is too small for the size of the support; "
@@ -69,7 +76,7 @@ class SolverInfo:
             "maximum (structlat.testing.check_structure tells, and validate=True checks each answer)."
         )
 
-    def map(self, fn: Any) -> SolverInfo:
+    def map(self, fn: Callable[[Tensor], Tensor]) -> SolverInfo:
         """Apply ``fn`` to every tensor [*batch], for a trace to that of each iteration."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         trace = values.pop("trace")

@@ -24,12 +24,14 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 EPS = 2.0**-52
-TIE = (
-    1e-12  # the oracle sees scores times 1 + TIE: ties among fitted parts go to the larger score, not to rounding noise
-)
-DEPENDENT = 1e-10  # Schur complement over |a|^2 + 1 under which a vertex lies in the affine hull of the support
-UNSURE_LOW, UNSURE_HIGH = 1e-12, 1e-8  # between these the factor is recomputed before that is decided
-FACE = 1e-7  # how far from optimal a structure may be and still belong to the optimal face, relative to the scale
+# The oracle sees scores times 1 + TIE: ties among fitted parts go to the larger score, not to rounding noise.
+TIE = 1e-12
+# Schur complement over |a|^2 + 1 under which a vertex lies in the affine hull of the support.
+DEPENDENT = 1e-10
+# Between these the factor is recomputed before that is decided.
+UNSURE_LOW, UNSURE_HIGH = 1e-12, 1e-8
+# How far from optimal a structure may be and still belong to the optimal face, relative to the scale.
+FACE = 1e-7
 
 CONTINUES, CONVERGED, STALLED = 0, 1, 2
 
@@ -47,7 +49,10 @@ class ActiveSet(NamedTuple):
     size: Ints  # [B]
     stuck: Floats  # [B], the gap when rounding errors were last removed without a structure coming in since; else inf
     mean: Floats  # [B, d]
-    scale: Floats  # [B, 3]: R, the largest |score| of a structure seen; rho, the largest |a|^2; the first one's score
+    offset: Floats  # [B], the score of the row's first structure
+    largest: Floats  # [B], the largest |score| of a structure seen
+    norm: Floats  # [B], the largest |a|^2 of a structure seen
+    unit: Floats  # [B], the scale at which scores differ: the largest |score| of a part, at most 1 (1 where all are 0)
 
 
 @njit(cache=True, nogil=True)
@@ -263,7 +268,7 @@ def _exchange(s: ActiveSet, b: int, v: Floats, t: float) -> bool:
     for i in range(n):
         gain -= c[i] * s.t[b, slot[i]]
         scale += abs(c[i] * s.t[b, slot[i]])
-    if gain <= 8 * EPS * (scale + s.scale[b, 0]):
+    if gain <= 8 * EPS * (scale + s.largest[b]):
         return False
     step, block = np.inf, -1
     for i in range(n):
@@ -288,7 +293,7 @@ def _position(s: ActiveSet, b: int, v: Floats, t: float) -> int:
                 same = False
                 break
         # with extra parts two structures may share a vertex: their scores tell them apart
-        if same and abs(s.t[b, k] - t) <= 8 * EPS * (s.scale[b, 0] + s.used[b, k]):
+        if same and abs(s.t[b, k] - t) <= 8 * EPS * (s.largest[b] + s.used[b, k]):
             return i
     return -1
 
@@ -302,7 +307,7 @@ def _tolerance(s: ActiveSet, b: int, tol: float) -> float:
     used = 0.0
     for i in range(s.size[b]):
         used += s.p[b, i] * s.used[b, s.slot[b, i]]
-    bound: float = max(tol * min(s.scale[b, 0], s.scale[b, 1]), 8 * EPS * (used + square))
+    bound: float = max(tol * min(s.largest[b], s.norm[b]), 8 * EPS * (used + square))
     return bound
 
 
@@ -312,15 +317,15 @@ def _see(s: ActiveSet, b: int, v: Floats, t: float) -> None:
     norm = 0.0
     for j in range(v.shape[0]):
         norm += v[j] * v[j]
-    s.scale[b, 0] = max(s.scale[b, 0], abs(t))
-    s.scale[b, 1] = max(s.scale[b, 1], norm)
+    s.largest[b] = max(s.largest[b], abs(t))
+    s.norm[b] = max(s.norm[b], norm)
 
 
 @njit(cache=True, nogil=True)
 def start(s: ActiveSet, v: Floats, t: Floats, used: Floats) -> None:
     """Put the first structure of every row in: v [B, d], t [B], used [B]."""
     for b in range(v.shape[0]):
-        s.scale[b, 2] = t[b]
+        s.offset[b] = t[b]
         _see(s, b, v[b], t[b])
         s.vertices[b, 0] = v[b]
         s.t[b, 0] = 0.0
@@ -356,9 +361,13 @@ def advance(
         b = rows[i]
         entered[i] = -1
         _see(s, b, v[i], t[i])
-        value = t[i] - s.scale[b, 2]
+        value = t[i] - s.offset[b]
         gain = _residual(s, b, v[i], value) - _level(s, b)
         gap[i] = max(gain, 0.0)
+        if gain < -(100 * TIE * s.largest[b] + 16 * _tolerance(s, b, 0.0)):
+            # worse than what the oracle said before: it does not maximise, and nothing is certified
+            gap[i], status[i] = np.inf, STALLED
+            continue
         if gap[i] <= _tolerance(s, b, tol):
             status[i] = CONVERGED
             continue
@@ -414,6 +423,13 @@ def finish(s: ActiveSet, rows: Ints) -> None:
 
 
 @njit(cache=True, nogil=True)
+def _face_width(s: ActiveSet, b: int) -> float:
+    """How far from optimal a structure may be and still count as optimal."""
+    width: float = max(FACE * s.unit[b], 4 * _tolerance(s, b, 0.0))
+    return width
+
+
+@njit(cache=True, nogil=True)
 def probe(s: ActiveSet, rows: Ints, t: Floats, noise: Floats, out: Floats) -> None:
     """Ask across the face: out[i] = t - mu plus a small multiple of the part of noise[i] orthogonal to the support.
 
@@ -441,7 +457,7 @@ def probe(s: ActiveSet, rows: Ints, t: Floats, noise: Floats, out: Floats) -> No
         norm = 0.0
         for j in range(q.shape[0]):
             norm += q[j] * q[j]
-        size = 10.0 * FACE * min(1.0, s.scale[b, 0]) / np.sqrt(max(norm, 1e-300))
+        size = 10.0 * _face_width(s, b) / np.sqrt(max(norm, 1e-300))
         for j in range(q.shape[0]):
             out[i, j] = t[b, j] - s.mean[b, j] + size * q[j]
 
@@ -453,9 +469,9 @@ def widen(s: ActiveSet, rows: Ints, v: Floats, t: Floats, entered: Ints) -> None
         b = rows[i]
         entered[i] = -1
         n = s.size[b]
-        value = t[i] - s.scale[b, 2]
+        value = t[i] - s.offset[b]
         short = _level(s, b) - _residual(s, b, v[i], value)
-        if n >= s.p.shape[1] or short > FACE * min(1.0, s.scale[b, 0]):
+        if n >= s.p.shape[1] or short > _face_width(s, b):
             continue
         if _append(s, b, v[i], -short) < UNSURE_HIGH:
             continue

@@ -33,9 +33,3 @@ def with_graph(p: Tensor, scores: Tensor, vertices: Tensor, mask: Tensor) -> Ten
     relative = torch.where(mask, scores - first, 0)
     graph = (sensitivity(vertices, mask) @ relative.unsqueeze(-1)).squeeze(-1)
     return p + (graph - graph.detach())
-
-
-def needs_graph(*tensors: Tensor) -> bool:
-    """Whether anybody can ask for a derivative: backward (grad mode) or forward (a tangent is there)."""
-    tangent = any(torch.autograd.forward_ad.unpack_dual(x).tangent is not None for x in tensors)
-    return tangent or (torch.is_grad_enabled() and any(x.requires_grad for x in tensors))

@@ -48,8 +48,10 @@ class Supports:
         self.flat_scores: Floats = np.ascontiguousarray(scores.reshape(self.batch, -1).numpy())
         self.parts = self.flat_scores.shape[1]
         self._absolute = tuple(torch.where(torch.isneginf(x), 0, x).abs() for x in (scores, *extra))
-        self.z = torch.zeros(self.batch, FIRST_CAPACITY, *first.shape[1:], dtype=first.dtype)
+        self.z = torch.zeros(self.batch, FIRST_CAPACITY, *first.shape[1:], dtype=first.dtype, device="cpu")
         self.state = _empty_state(self.batch, FIRST_CAPACITY, self.parts)
+        size = torch.stack([x.reshape(self.batch, -1).amax(-1) for x in self._absolute if x[0].numel()]).amax(0).numpy()
+        self.state.unit[:] = np.where(size > 0, np.minimum(size, 1.0), 1.0)
         answers = self._describe(np.arange(self.batch), first)
         self.z[:, 0] = first
         kernels.start(self.state, answers.v, answers.t, answers.used)
@@ -132,7 +134,10 @@ def _empty_state(batch: int, capacity: int, parts: int) -> ActiveSet:
         size=np.zeros(batch, dtype=np.int64),
         stuck=np.full(batch, np.inf),
         mean=np.zeros((batch, parts)),
-        scale=np.zeros((batch, 3)),
+        offset=np.zeros(batch),
+        largest=np.zeros(batch),
+        norm=np.zeros(batch),
+        unit=np.ones(batch),
     )
 
 

@@ -35,13 +35,6 @@ def pick(x: Tensor, index_ndim: int, *index: Tensor) -> Tensor:
     return x[(*where, *index)]
 
 
-def size_argument(name: str, value: Any, least: int = 0) -> int:
-    """Check the size of a space."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ArgumentError(f"{name}: got {value!r}; expected a whole number of at least {least}")
-    return int(value)
-
-
 def refuse_past(limit: int, count: int, name: str) -> None:
     """Refuse to enumerate more than ``limit`` structures, saying how many there are."""
     if count > limit:

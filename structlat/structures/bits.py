@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from oracles import bits
+from structlat.problem import check_count
 from structlat.structure import ENUMERATION_LIMIT, Structure
-from structlat.structures._host import is_binary, refuse_past, size_argument, to_numpy, to_torch
+from structlat.structures._host import is_binary, refuse_past, to_numpy, to_torch
 
 
 class BitVector(Structure):
@@ -23,7 +24,7 @@ class BitVector(Structure):
     """
 
     def __init__(self, n: int, symmetric: bool = True) -> None:
-        self.n = size_argument("n", n, 1)
+        self.n = check_count("n", n)
         self.shape = torch.Size([self.n])
         self.symmetric = bool(symmetric)
 

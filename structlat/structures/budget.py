@@ -7,8 +7,9 @@ from torch import Tensor
 
 from oracles import budget as oracle
 from structlat.errors import ArgumentError
+from structlat.problem import check_count
 from structlat.structure import ENUMERATION_LIMIT, Structure
-from structlat.structures._host import is_binary, refuse_past, size_argument, to_numpy, to_torch
+from structlat.structures._host import is_binary, refuse_past, to_numpy, to_torch
 
 
 class BudgetBitVector(Structure):
@@ -27,8 +28,8 @@ class BudgetBitVector(Structure):
     """
 
     def __init__(self, n: int, budget: int, exact: bool = False, symmetric: bool = True) -> None:
-        self.n = size_argument("n", n, 1)
-        self.budget = size_argument("budget", budget)
+        self.n = check_count("n", n)
+        self.budget = check_count("budget", budget, 0)
         if self.budget > self.n:
             raise ArgumentError(f"budget: got {budget}; expected at most n = {n}")
         self.exact = bool(exact)

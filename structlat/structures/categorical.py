@@ -7,8 +7,9 @@ from torch import Tensor
 
 from oracles import categorical
 from structlat.simplex import sparsemax
+from structlat.problem import check_count
 from structlat.structure import ENUMERATION_LIMIT, Structure
-from structlat.structures._host import pick, refuse_past, size_argument, to_numpy, to_torch
+from structlat.structures._host import pick, refuse_past, to_numpy, to_torch
 
 
 class Categorical(Structure):
@@ -25,7 +26,7 @@ class Categorical(Structure):
     antichain = True
 
     def __init__(self, n: int) -> None:
-        self.n = size_argument("n", n, 1)
+        self.n = check_count("n", n)
         self.shape = torch.Size([self.n])
 
     def argmax(self, scores: Tensor, *extra: Tensor) -> Tensor:

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from oracles import chain
 from structlat.errors import ArgumentError, rows_text
+from structlat.problem import check_count
 from structlat.structure import ENUMERATION_LIMIT, Structure
-from structlat.structures._host import pick, refuse_past, size_argument, to_numpy, to_torch
+from structlat.structures._host import pick, refuse_past, to_numpy, to_torch
 
 
 class LinearChain(Structure):
@@ -27,8 +28,8 @@ class LinearChain(Structure):
     antichain = True
 
     def __init__(self, length: int, states: int) -> None:
-        self.length = size_argument("length", length, 1)
-        self.states = size_argument("states", states, 1)
+        self.length = check_count("length", length)
+        self.states = check_count("states", states)
         self.shape = torch.Size([self.length, self.states])
         self.event_shape = torch.Size([self.length])
         self.extra_shapes = (torch.Size([self.length - 1, self.states, self.states]),)

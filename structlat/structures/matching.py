@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from oracles import matching
+from structlat.problem import check_count
 from structlat.structure import ENUMERATION_LIMIT, Structure
-from structlat.structures._host import refuse_past, size_argument, to_numpy, to_torch
+from structlat.structures._host import refuse_past, to_numpy, to_torch
 
 
 class BipartiteMatching(Structure):
@@ -24,8 +25,8 @@ class BipartiteMatching(Structure):
     event_dtype = torch.int64
 
     def __init__(self, rows: int, cols: int, partial: bool = False) -> None:
-        self.rows = size_argument("rows", rows, 1)
-        self.cols = size_argument("cols", cols, 1)
+        self.rows = check_count("rows", rows)
+        self.cols = check_count("cols", cols)
         self.partial = bool(partial)
         self.antichain = not self.partial
         self.shape = torch.Size([self.rows, self.cols])

@@ -8,7 +8,8 @@ import torch
 import structlat as sl
 from structlat.solvers.active_set import active_set
 from structlat.solvers.face import complete_face
-from structlat.solvers.kkt import needs_graph, sensitivity
+from structlat.problem import needs_graph
+from structlat.solvers.kkt import sensitivity
 from tests.judge import draw
 
 

@@ -1,0 +1,24 @@
+"""Running an example as a person does: in a process of its own, with every warning an error."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+# whoever runs the tests in the background may have switched off Ctrl-C for all that they start
+RUN = "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv = sys.argv[1:]; "
+RUN += "runpy.run_path(sys.argv[0], run_name='__main__')"
+
+
+def start(script, *options):
+    command = [sys.executable, "-W", "error", "-c", RUN, str(ROOT / "examples" / script), *map(str, options)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "MPLBACKEND": "Agg"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def run(script, *options):
+    process = start(script, *options)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    return output
