@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import lightning as L
 import torch
 from jsonargparse import ArgumentParser
-from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
+from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt, restricted_number_type
 from lightning.pytorch.callbacks import TQDMProgressBar
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
@@ -51,6 +51,7 @@ PIXELS = 8 * 8
 LEVELS = 17  # grey levels 0..16
 HIDDEN = 128
 HELD_OUT = 297
+BatchSize = restricted_number_type("BatchSize", int, [(">=", 2), ("<=", 500)], docstring="whole number from 2 to 500")
 METHODS = ("sparsemap", "topk_sparsemax", "sparsemax")
 
 
@@ -104,7 +105,11 @@ class BitVAE(L.LightningModule):
         super().__init__()
         assert latent.structure is not None
         self.learning_rate = learning_rate
-        self.inference = nn.Sequential(nn.Linear(PIXELS, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, BITS))
+        # a bit whose score is large for every image is always on, or off, and has no gradient that would free it: the
+        # normalization keeps the scores of each bit around zero (without it sparsemap ends with 11 of 32 bits in use)
+        self.inference = nn.Sequential(
+            nn.Linear(PIXELS, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, BITS), nn.BatchNorm1d(BITS)
+        )
         self.latent = latent
         self.generator = Generator()
         self.structure: sl.Structure = latent.structure
@@ -158,7 +163,7 @@ class RunProgressBar(TQDMProgressBar):
     """Lightning's progress bar, over all epochs of a run: an epoch takes a fraction of a second here."""
 
     def __init__(self, label: str) -> None:
-        super().__init__(refresh_rate=5)
+        super().__init__(refresh_rate=20)
         self.label = label
 
     def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
@@ -175,6 +180,11 @@ class RunProgressBar(TQDMProgressBar):
     ) -> None:
         """Advance by steps of the run, not of the epoch."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, trainer.global_step - 1)
+
+    def on_exception(self, *_: Any) -> None:
+        """Ctrl-C: leave the bar where it is and end its line."""
+        if self._train_progress_bar is not None:
+            self.train_progress_bar.close()
 
     def get_metrics(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Loss (bits a pixel), support size and decoder calls so far, as a person reads them."""
@@ -207,7 +217,7 @@ def run_method(method: str, train: Tensor, held_out: Tensor, settings: Settings)
     L.seed_everything(settings.seed, verbose=False)  # for each method: its numbers do not depend on the others
     model = BitVAE(latent_layer(method, settings.k), settings.learning_rate)
     # the first use of a solver compiles or loads it: that is not the time of training
-    model(train[: settings.batch_size])
+    model.latent(torch.zeros(settings.batch_size, BITS, requires_grad=True))
     batches = DataLoader(TensorDataset(train), batch_size=settings.batch_size, shuffle=True)
     trainer = L.Trainer(
         max_epochs=settings.epochs,
@@ -310,16 +320,15 @@ COLOURS = {"sparsemap": "tab:blue", "topk_sparsemax": "tab:orange", "sparsemax":
 @torch.no_grad()
 def picture(runs: Sequence[Run], held_out: Tensor) -> Figure:
     """Digits, reconstructions, samples, support sizes over training, and the support of one digit."""
-    figure = Figure(figsize=(13, 4.6 + 2.1 * len(runs)), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=(4.2, 0.8 + 2.1 * len(runs)), hspace=0.04, squeeze=False).flat
-    left, right = top.subfigures(1, 2, wspace=0.03, squeeze=False).flat
-    draw_reconstructions(left.subplots(), runs, held_out[:SHOWN])
-    draw_samples(right.subplots(), runs)
-    left, right = bottom.subfigures(1, 2, wspace=0.03, squeeze=False).flat
-    draw_support_sizes(left.subplots(), runs)
-    # among the digits above, the one about which the first model is least certain
-    uncertain = int(runs[0].model(held_out[:SHOWN]).support_size.argmax())
-    draw_supports(right, runs, held_out[uncertain])
+    heights = (0.4 + 0.5 * (1 + len(runs)), 0.7 + max(3.0, 1.55 * len(runs)))
+    figure = Figure(figsize=(13, sum(heights)), layout="constrained")
+    grid = figure.subfigures(2, 1, height_ratios=heights, hspace=0.03, squeeze=False)
+    above = grid[0, 0].subfigures(1, 2, wspace=0.02, squeeze=False)
+    draw_reconstructions(above[0, 0].subplots(), runs, held_out[:SHOWN])
+    draw_samples(above[0, 1].subplots(), runs)
+    below = grid[1, 0].subfigures(1, 2, width_ratios=(2, 3), wspace=0.02, squeeze=False)
+    draw_support_sizes(below[0, 0].subplots(), runs)
+    draw_supports(below[0, 1], runs, held_out[:SHOWN])
     return figure
 
 
@@ -336,7 +345,7 @@ def draw_reconstructions(ax: Axes, runs: Sequence[Run], x: Tensor) -> None:
 def draw_samples(ax: Axes, runs: Sequence[Run]) -> None:
     """Images of z drawn from the prior."""
     draw_lines(ax, {r.method: r.model.generator.grey(uniform_prior(r.model.structure, SHOWN)) for r in runs})
-    ax.set_title("Fresh samples: z from the uniform prior")
+    ax.set_title("Fresh samples, z drawn from the uniform prior")
 
 
 def draw_lines(ax: Axes, lines: dict[str, Tensor]) -> None:
@@ -347,39 +356,44 @@ def draw_lines(ax: Axes, lines: dict[str, Tensor]) -> None:
     ax.tick_params(left=False)
     ax.set_xticks([])
     ax.set_frame_on(False)
+    ax.set_anchor("N")
 
 
 def draw_support_sizes(ax: Axes, runs: Sequence[Run]) -> None:
-    """Mean support size by epoch, each step and smoothed."""
+    """Mean support size by epoch, each step (pale) and smoothed."""
     for run in runs:
         history = torch.tensor(run.model.support_history)
         epoch = torch.linspace(0, run.epochs, len(history))
         window = max(1, len(history) // 40)
+        ax.plot(epoch, history, color=COLOURS[run.method], alpha=0.25, linewidth=0.8)
         smooth = history.unfold(0, window, 1).mean(-1)
-        ax.plot(epoch, history, color=COLOURS[run.method], alpha=0.2, linewidth=0.8)
         ax.plot(epoch[window - 1 :], smooth, color=COLOURS[run.method], linewidth=2, label=run.method)
     ax.set_yscale("log")
-    ax.yaxis.set_major_formatter("{x:g}")
+    ax.set_yticks([1, 2, 5, 10, 20, 50, 100, 200, 500], labels=["1", "2", "5", "10", "20", "50", "100", "200", "500"])
+    ax.minorticks_off()
+    ax.set_ylim(0.9, 1.3 * max(max(run.model.support_history) for run in runs))
     ax.set(title="Support size over training", xlabel="epoch", ylabel="structures with probability, a digit")
-    ax.grid(which="both", alpha=0.2)
+    ax.grid(alpha=0.3)
     ax.legend(frameon=False)
 
 
 def draw_supports(figure: SubFigure, runs: Sequence[Run], x: Tensor) -> None:
-    """For one digit, the structures in each model's support: probability, bits, and the image the bits stand for."""
-    columns = 7
-    figure.suptitle("The support of q(z|x) for one digit: probability, z, image of z")
-    axes = figure.subplots(2 * len(runs), columns, height_ratios=(1, 1) * len(runs), squeeze=False)
-    for run, bits, images in zip(runs, axes[::2], axes[1::2], strict=True):
-        post = run.model(x)
+    """The structures in each model's support for one of the digits: probability, bits, and the image of the bits."""
+    # the one about which the models are least certain together
+    chosen = int(torch.stack([run.model(x).entropy() for run in runs]).sum(0).argmax())
+    posts = [run.model(x[chosen : chosen + 1]) for run in runs]
+    columns = min(10, max(int(post.support_size) for post in posts))
+    figure.suptitle(f"The support of q(z|x) for held-out digit {chosen + 1}: probability, the bits z, the image of z")
+    for line, run, post in zip(figure.subfigures(len(runs), 1, squeeze=False).flat, runs, posts, strict=True):
+        line.supylabel(run.method, color=COLOURS[run.method], fontsize="medium")
+        bits, images = line.subplots(2, columns, height_ratios=(4, 8), squeeze=False)
         structlat.plot.distribution(post, shape=(4, 8), axes=list(bits))
-        order = post.probs.argsort(descending=True)[: int(post.support_size)]
-        for ax, image in zip(images, run.model.generator.grey(post.structures[order]), strict=False):
+        order = post.probs[0].argsort(descending=True)[: int(post.support_size)]
+        for ax, image in zip(images, run.model.generator.grey(post.structures[0, order]), strict=False):
             ax.imshow(image.unflatten(0, (8, 8)).numpy(), cmap="gray_r", vmin=0, vmax=LEVELS - 1)
             ax.set(xticks=[], yticks=[])
         for ax in images[len(order) :]:
             ax.set_axis_off()
-        bits[0].set_ylabel(run.method, color=COLOURS[run.method])
 
 
 # ---- The command line. -----------------------------------------------------------------------------------------------
@@ -403,7 +417,7 @@ def main(settings: Settings) -> int:
             runs.append(run)
         stopped = run is None or run.interrupted
         if stopped:
-            print("\nStopped by Ctrl-C." + (" This is what has been learned so far:" if runs else ""))
+            print("Stopped by Ctrl-C." + (" This is what has been learned so far:" if runs else ""))
             break
     if runs:
         print("\n" + table(runs))
@@ -434,17 +448,15 @@ def parse_settings() -> Settings:
         "--methods", nargs="+", choices=METHODS, default=list(METHODS), help="which distributions q(z|x) to train with"
     )
     parser.add_argument("--epochs", type=PositiveInt, default=40, help="passes over the training images, a method")
-    parser.add_argument("--batch_size", type=PositiveInt, default=32, help="images a step")
+    parser.add_argument("--batch_size", type=BatchSize, default=32, help="images a step, from 2 to 500")
     parser.add_argument("--learning_rate", type=PositiveFloat, default=5e-3, help="of Adam")
     parser.add_argument("--k", type=PositiveInt, default=10, help="structures that topk_sparsemax chooses from")
     parser.add_argument(
         "--seed", type=NonNegativeInt, default=0, help="of the split, the weights and the order of the images"
     )
-    parser.add_argument(
-        "--out", type=Path, default=Path("out/quickstart"), help="folder for quickstart.png and results.jsonl"
-    )
+    parser.add_argument("--out", default="out/quickstart", help="folder for quickstart.png and results.jsonl")
     chosen = parser.parse_args()
-    return Settings(**(chosen.as_dict() | {"methods": tuple(chosen.methods)}))
+    return Settings(**(chosen.as_dict() | {"methods": tuple(chosen.methods), "out": Path(chosen.out)}))
 
 
 if __name__ == "__main__":

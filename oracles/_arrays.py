@@ -37,7 +37,16 @@ def as_scores(name: str, value: npt.ArrayLike, axes: str) -> Floats:
     array = real(name, value)
     if array.ndim != axes.count(",") + 1 or 0 in array.shape[1:]:
         raise ValueError(f"{name} has shape {array.shape}, expected [{axes}] with only B allowed to be 0")
-    return canonical(array)
+    scores = canonical(array)
+    refuse_nan(name, scores)
+    return scores
+
+
+def refuse_nan(name: str, scores: Floats) -> None:
+    """ValueError for NaN and +inf: no comparison, so no oracle, gives them a meaning."""
+    peak = scores.max(initial=-np.inf)  # NaN wins against everything
+    if not peak < np.inf:
+        raise ValueError(f"{name} contains {peak}, expected finite numbers, or -inf to forbid a part")
 
 
 def as_count(name: str, value: int, low: int = 1, high: int | None = None) -> int:

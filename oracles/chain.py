@@ -13,7 +13,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from oracles._arrays import Bools, Floats, Ints, as_count, as_scores, best_first, canonical, real
+from oracles._arrays import Bools, Floats, Ints, as_count, as_scores, best_first, canonical, real, refuse_nan
 
 
 def argmax(unary: npt.ArrayLike, transition: npt.ArrayLike) -> Ints:
@@ -81,7 +81,9 @@ def _canonical(unary: npt.ArrayLike, transition: npt.ArrayLike) -> tuple[Floats,
             f"transition has shape {edges.shape}, expected {shape} or what broadcasts to it, "
             f"as unary has shape {nodes.shape}"
         ) from None
-    return nodes, canonical(edges[:1] if edges.strides[0] == 0 else edges)
+    edges = canonical(edges[:1] if edges.strides[0] == 0 else edges)
+    refuse_nan("transition", edges)
+    return nodes, edges
 
 
 @numba.njit(cache=True, nogil=True)

@@ -133,7 +133,11 @@ class SparseDistribution(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """The marginals E[a_z], [*batch, *shape]. Differentiable, also where the support changes."""
+        """The marginals E[a_z], [*batch, *shape]. Differentiable, also where the support changes.
+
+        After ``sparsemap`` by the active set, the first access with a graph completes the optimal face: at least one
+        call of the oracle for each of its dimensions, which for many hundred parts takes far longer than the solution.
+        """
         structures, weights = self._moments()
         a = self.structure.vertex(structures).to(weights.dtype)
         weights = weights.reshape(weights.shape + (1,) * len(self.structure.shape))
@@ -215,6 +219,12 @@ class SparseDistribution(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-probability of z [*sample, *batch, *event]; -inf off the support."""
+        event = value.shape[max(value.ndim - len(self.event_shape), 0) :]
+        if event != self.event_shape:
+            raise ArgumentError(
+                f"value: got shape {tuple(value.shape)}; expected [*sample, *batch, *event] with event shape "
+                f"{tuple(self.event_shape)}"
+            )
         if self._validate_args:
             self._validate_sample(value)
         at = -1 - len(self.event_shape)
@@ -283,6 +293,7 @@ class SparseDistribution(Distribution):
 @register_kl(SparseDistribution, Distribution)
 def _kl_sparse(p: SparseDistribution, q: Distribution) -> Tensor:
     """KL(p || q), exact over p's support, for any q with a ``log_prob`` of structures (a prior, another sparse p)."""
+    p = p.expand(torch.broadcast_shapes(p.batch_shape, q.batch_shape))
     other = q.log_prob(p.enumerate_support()).movedim(0, -1)
     inside = p.probs > 0
     ratio = torch.where(inside, p.probs, 1).log() - torch.where(inside, other, 0)

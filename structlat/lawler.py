@@ -30,14 +30,19 @@ def topk(structure: Structure, scores: Tensor, extra: tuple[Tensor, ...], k: int
     return torch.from_numpy(z).to(scores.device), torch.from_numpy(valid).to(scores.device)
 
 
-def enumerate_all(structure: Structure, limit: int) -> Tensor:
-    """Every structure from argmax alone, generation by generation of the partition."""
+def enumerate_all(structure: Structure, limit: int, antichain: bool | None = None) -> Tensor:
+    """Every structure from argmax alone, generation by generation of the partition.
+
+    ``antichain`` overrides what the structure says of itself.
+    """
     solve = _Subproblems(structure, *_zeros(structure, 1))
-    z = partition.enumerate(solve, torch.Size(structure.shape).numel(), limit, structure.antichain)
+    z = partition.enumerate(
+        solve, torch.Size(structure.shape).numel(), limit, structure.antichain if antichain is None else antichain
+    )
     if len(z) > limit:
         raise ArgumentError(
-            f"limit: {type(structure).__name__} has more than {limit} structures; pass a larger limit, or use "
-            "sparsemap or topk_sparsemax, which do not enumerate"
+            f"limit: {type(structure).__name__} has more than {limit} structures; use sparsemap or topk_sparsemax, "
+            "which do not enumerate, or enumerate(limit=...) where so many are wanted"
         )
     return torch.from_numpy(z)
 

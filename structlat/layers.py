@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from structlat.distribution import SparseDistribution
 from structlat.errors import ArgumentError
-from structlat.normalizers import marginalize, sparsemap, topk_sparsemax
+from structlat.normalizers import (
+    NORMALIZERS,
+    check_choice,
+    check_options,
+    marginalize,
+    sparsemap,
+    topk_sparsemax,
+)
+from structlat.problem import check_count
 from structlat.structure import Structure
 
 
@@ -46,6 +54,7 @@ class Marginalize(_Layer):
     """:func:`structlat.marginalize` as a module."""
 
     def __init__(self, structure: Structure | None = None, normalizer: str = "softmax") -> None:
+        check_choice("normalizer", normalizer, NORMALIZERS)
         super().__init__(structure, normalizer=normalizer)
 
     def _normalize(self, structure: Structure, *scores: Any) -> SparseDistribution:
@@ -56,7 +65,7 @@ class TopKSparsemax(_Layer):
     """:func:`structlat.topk_sparsemax` as a module."""
 
     def __init__(self, structure: Structure | None = None, k: int = 10) -> None:
-        super().__init__(structure, k=k)
+        super().__init__(structure, k=check_count("k", k))
 
     def _normalize(self, structure: Structure, *scores: Any) -> SparseDistribution:
         return topk_sparsemax(structure, *scores, **self.settings)
@@ -68,8 +77,27 @@ class SparseMAP(_Layer):
     A ``gamma`` that is an ``nn.Parameter`` is learned with the rest.
     """
 
-    def __init__(self, structure: Structure | None = None, gamma: float | Tensor = 1.0, **settings: Any) -> None:
-        super().__init__(structure, **settings)
+    def __init__(
+        self,
+        structure: Structure | None = None,
+        gamma: float | Tensor = 1.0,
+        solver: str = "auto",
+        tol: float = 1e-9,
+        max_iter: int | None = None,
+        on_failure: Literal["warn", "raise", "ignore"] = "warn",
+        validate: bool = False,
+        trace: bool = False,
+    ) -> None:
+        check_options(solver, tol, max_iter, on_failure)
+        super().__init__(
+            structure,
+            solver=solver,
+            tol=tol,
+            max_iter=max_iter,
+            on_failure=on_failure,
+            validate=validate,
+            trace=trace,
+        )
         if isinstance(gamma, nn.Parameter) or not isinstance(gamma, Tensor):
             self.gamma = gamma
         else:
@@ -80,4 +108,6 @@ class SparseMAP(_Layer):
 
     def extra_repr(self) -> str:
         """The settings, gamma among them."""
-        return ", ".join(x for x in (super().extra_repr(), f"gamma={self.gamma!r}") if x)
+        gamma = self.gamma.tolist() if isinstance(self.gamma, Tensor) else self.gamma
+        learned = " (learned)" if isinstance(self.gamma, nn.Parameter) else ""
+        return f"{super().extra_repr()}, gamma={gamma!r}{learned}"

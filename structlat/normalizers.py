@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from types import FrameType
 from typing import Literal
 
 import torch
@@ -34,6 +36,22 @@ SOLVERS = ("auto", "active_set")
 ON_FAILURE = ("warn", "raise", "ignore")
 
 
+def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
+    """Check an option that is one of a few words."""
+    if value not in choices:
+        raise ArgumentError(f"{name}: got {value!r}; expected one of {', '.join(map(repr, choices))}")
+
+
+def check_options(solver: str, tol: float, max_iter: int | None, on_failure: str) -> None:
+    """Check the options of :func:`sparsemap`: there, and where a layer keeps them."""
+    check_choice("solver", solver, SOLVERS)
+    check_choice("on_failure", on_failure, ON_FAILURE)
+    if not isinstance(tol, (int, float)) or not tol >= 0:
+        raise ArgumentError(f"tol: got {tol!r}; expected a number of at least 0")
+    if max_iter is not None:
+        check_count("max_iter", max_iter)
+
+
 def marginalize(
     structure: Structure, scores: Tensor, *extra: Tensor, normalizer: str = "softmax"
 ) -> SparseDistribution:
@@ -53,8 +71,7 @@ def marginalize(
     ArgumentError
         Bad scores or too many structures; InfeasibleError where a row has no feasible one.
     """
-    if normalizer not in NORMALIZERS:
-        raise ArgumentError(f"normalizer: got {normalizer!r}; expected one of {', '.join(map(repr, NORMALIZERS))}")
+    check_choice("normalizer", normalizer, NORMALIZERS)
     problem = make_problem(structure, scores, extra)
     every = structure._every.to(scores.device).unsqueeze(0)
     s = problem.score(every)
@@ -158,25 +175,23 @@ def sparsemap(
     ArgumentError
         Bad scores, gamma, solver ...; InfeasibleError where a row has no feasible structure.
     """
-    if solver not in SOLVERS:
-        raise ArgumentError(f"solver: got {solver!r}; expected one of {', '.join(map(repr, SOLVERS))}")
-    if on_failure not in ON_FAILURE:
-        raise ArgumentError(f"on_failure: got {on_failure!r}; expected one of {', '.join(map(repr, ON_FAILURE))}")
-    if not tol >= 0:
-        raise ArgumentError(f"tol: got {tol!r}; expected a number of at least 0")
-    if max_iter is not None:
-        check_count("max_iter", max_iter)
+    check_options(solver, tol, max_iter, on_failure)
     problem = make_problem(structure, scores, extra)
     strength = make_gamma(gamma, problem)
     if problem.scores.shape[0] == 0:
         return _empty(problem)
-    problem = problem.scaled(strength)
-    first = first_map(problem)
-    closed = structure.closed_form(problem.scores, *problem.extra) if solver == "auto" else None
+    scaled = problem.scaled(strength)
+    first = first_map(scaled)
+    closed = structure.closed_form(scaled.scores, *scaled.extra) if solver == "auto" else None
     if closed is not None:
         info = SolverInfo.closed_form(problem.batch_shape)
-        return _distribution(problem, *_compact(*closed), info, lambda: closed)
-    flat_scores, *flat_extra = problem.detached()
+
+        def again() -> Support:
+            scaled = problem.scaled(strength)
+            return structure.closed_form(scaled.scores, *scaled.extra) or closed
+
+        return _distribution(problem, *_compact(*closed), info, again)
+    flat_scores, *flat_extra = scaled.detached()
     solution = active_set(
         structure,
         flat_scores,
@@ -198,23 +213,29 @@ def sparsemap(
         None if history is None else history._replace(gap=history.gap * scale),
     ).map(problem.unflatten)
     _report(info, on_failure)
-    return _from_solution(problem, solution, info)
+    return _from_solution(problem, strength, solution, info)
 
 
-def _from_solution(problem: Problem, solution: Solution, info: SolverInfo) -> SparseDistribution:
-    """Give the solver's support its graph: p from the support itself, the means from the completed face."""
+def _from_solution(problem: Problem, gamma: Tensor, solution: Solution, info: SolverInfo) -> SparseDistribution:
+    """Give the solver's support its graph: p from the support itself, the means from the completed face.
+
+    Each has a graph of its own down to the caller's tensors: a backward call through one leaves the other.
+    """
     found = _on_device(problem, solution.supports.members())
     face: list[tuple[Tensor, Tensor, Tensor]] = []
 
+    def differentiable() -> bool:
+        return needs_graph(problem.scores, *problem.extra, gamma)
+
     def support(members: tuple[Tensor, Tensor, Tensor]) -> Support:
         z, p, mask = members
-        if not needs_graph(problem.scores, *problem.extra):
+        if not differentiable():
             return z, p
-        return z, with_graph(p, problem.score(z), problem.structure.vertex(z), mask)
+        return z, with_graph(p, problem.scaled(gamma).score(z), problem.structure.vertex(z), mask)
 
     def mean_support() -> Support:
         # found when somebody asks for the means, not before: expect() alone has no use for it
-        if not needs_graph(problem.scores, *problem.extra):
+        if not differentiable():
             return found[0], found[1]
         if not face:
             face.append(_on_device(problem, complete_face(solution.supports)))
@@ -287,4 +308,9 @@ def _report(info: SolverInfo, on_failure: str) -> None:
         return
     if on_failure == "raise":
         raise NonConvergenceWarning(info.status)
-    warnings.warn(info.status, NonConvergenceWarning, stacklevel=3)
+    # the warning belongs to the caller's line, however many of ours lie between
+    frame: FrameType | None = sys._getframe(1)
+    level = 2
+    while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] in ("structlat", "torch"):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(info.status, NonConvergenceWarning, stacklevel=level)

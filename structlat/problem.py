@@ -53,18 +53,12 @@ class Problem:
 
         Symmetric regularisation is that of ``scores + gamma`` at ``2 gamma`` (``gamma`` [B or 1], as ``make_gamma``).
         """
-
-        learned = needs_graph(gamma)
-        # a plain number leaves nothing in the graph that a second backward call would miss
-        shared = float(gamma) if gamma.numel() == 1 and not learned else None
         factor = 2 if self.structure.symmetric else 1
 
-        def per_row(x: Tensor) -> Tensor | float:
-            return gamma.reshape(-1, *(1,) * (x.ndim - 1)) if shared is None else shared
+        def per_row(x: Tensor) -> Tensor:
+            return gamma.reshape(-1, *(1,) * (x.ndim - 1))
 
         def divided(x: Tensor) -> Tensor:
-            if not learned:
-                return x / (factor * per_row(x))
             forbidden = torch.isneginf(x)  # the slope of -inf / gamma is NaN, even where nothing comes back through it
             return torch.where(forbidden, -torch.inf, torch.where(forbidden, 0, x) / (factor * per_row(x)))
 

@@ -77,8 +77,8 @@ def _prepare(x: Tensor, dim: int) -> Tensor:
     if not isinstance(x, Tensor) or not x.is_floating_point():
         came = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise ArgumentError(f"x: got {came}; expected a floating-point torch.Tensor")
-    if x.ndim == 0 or not -x.ndim <= dim < x.ndim:
-        raise ArgumentError(f"dim: got {dim} for x of shape {tuple(x.shape)}")
+    if not isinstance(dim, int) or not -x.ndim <= dim < x.ndim:
+        raise ArgumentError(f"dim: got {dim!r}; expected a dimension of x, whose shape is {tuple(x.shape)}")
     if x.shape[dim] == 0:
         raise ArgumentError(f"x: got shape {tuple(x.shape)}, with nothing along dim {dim}; expected an entry")
     scores = x.to(torch.promote_types(x.dtype, torch.float32)).movedim(dim, -1)

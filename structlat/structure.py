@@ -59,8 +59,8 @@ class Structure(abc.ABC):
     def vertex(self, z: Tensor) -> Tensor:
         """The 0/1 vector a_z [..., *shape] of z [..., *event_shape].
 
-        Two structures never share one together with their extra parts. Where they share one and differ in extra parts, a
-        space has to bring its own ``topk``, ``enumerate`` and ``contains``: the defaults tell structures by their vertex.
+        Two structures never share one together with their extra parts. Where they share one and differ in extra parts,
+        a space has to bring its own ``topk``, ``enumerate`` and ``contains``: the defaults tell structures by vertex.
         """
         return z
 
@@ -123,7 +123,7 @@ class Structure(abc.ABC):
         return {name: value for name, value in self.__dict__.items() if name != "_every"}
 
     @staticmethod
-    def from_argmax(fn: Callable[..., Any], shape: tuple[int, ...], batched: bool = False) -> Structure:
+    def from_argmax(fn: Callable[..., Any], shape: tuple[int, ...] | int, batched: bool = False) -> Structure:
         """Make a structure from any function that maximises; see :class:`structlat.structures.FromArgmax`."""
         from structlat.structures.from_argmax import FromArgmax
 

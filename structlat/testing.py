@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from structlat import lawler
 from structlat.errors import ArgumentError, InfeasibleError
 from structlat.map_oracle import argmax, ask_argmax
 from structlat.normalizers import sparsemap
 from structlat.structure import Structure
 
 SCALES = (1e-6, 1.0, 1e6)
+CONTAINMENT_LIMIT = 500  # structures up to which every pair is compared
 
 
 def check_structure(structure: Structure, rows: int = 8, k: int = 6, seed: int = 0, limit: int = 2000) -> None:
@@ -38,21 +40,31 @@ def check_structure(structure: Structure, rows: int = 8, k: int = 6, seed: int =
     AssertionError
         With a sentence that says what does not hold, and for which scores.
     """
-    checker = _Checker(structure, torch.Generator().manual_seed(seed), limit)
-    for scale in SCALES:
-        checker.check_scores(checker.random(rows, scale), k, f"random scores of scale {scale:g}")
-    checker.check_scores([x.round() for x in checker.random(rows, 2.0)], k, "integer scores with ties")
-    checker.check_scores([torch.zeros_like(x) for x in checker.random(1, 1.0)], k, "scores that are all 0")
-    checker.check_masks(rows, k)
-    checker.check_sparsemap(rows)
+    try:
+        checker = _Checker(structure, torch.Generator().manual_seed(seed), limit)
+        for scale in SCALES:
+            checker.check_scores(checker.random(rows, scale), k, f"random scores of scale {scale:g}")
+        checker.check_score(rows)
+        checker.check_scores([x.round() for x in checker.random(rows, 2.0)], k, "integer scores with ties")
+        checker.check_scores([torch.zeros_like(x) for x in checker.random(1, 1.0)], k, "scores that are all 0")
+        checker.check_masks(rows, k)
+        checker.check_sparsemap(rows)
+    except ArgumentError as error:
+        raise AssertionError(str(error)) from error
+
+
+def _require(holds: bool | Tensor, sentence: str) -> None:
+    """An assertion that python -O does not remove."""
+    if not holds:
+        raise AssertionError(sentence)
 
 
 class _Checker:
     """The checks, and what they share: the structure, a random stream, every structure where that is feasible."""
 
     def __init__(self, structure: Structure, generator: torch.Generator, limit: int) -> None:
-        assert isinstance(structure, Structure), f"{structure!r} is no structlat.Structure"
-        assert getattr(structure, "shape", None) is not None, "`shape` is not set"
+        _require(isinstance(structure, Structure), f"{structure!r} is no structlat.Structure")
+        _require(getattr(structure, "shape", None) is not None, "`shape` is not set")
         self.structure = structure
         self.shapes = [torch.Size(structure.shape), *map(torch.Size, structure.extra_shapes)]
         self.generator = generator
@@ -69,25 +81,38 @@ class _Checker:
         structure, rows = self.structure, len(inputs[0])
         before = [x.clone() for x in inputs]
         answer = ask_argmax(structure, *inputs)
-        assert all(map(torch.equal, before, inputs)), f"argmax changed its input in place ({kind})"
+        _require(all(map(torch.equal, before, inputs)), f"argmax changed its input in place ({kind})")
         z, best = answer.z, answer.score
-        assert torch.isfinite(best).all(), f"argmax gave no feasible structure, although there is one ({kind})"
+        _require(torch.isfinite(best).all(), f"argmax gave no feasible structure, although there is one ({kind})")
         again = ask_argmax(structure, *inputs).z
-        assert torch.equal(z, again), f"argmax gave two answers to the same scores ({kind})"
+        _require(torch.equal(z, again), f"argmax gave two answers to the same scores ({kind})")
         for i in range(rows):
             alone = ask_argmax(structure, *(x[i : i + 1] for x in inputs)).z[0]
-            assert torch.equal(alone, z[i]), f"argmax on the batch differs from argmax on row {i} alone ({kind})"
+            _require(torch.equal(alone, z[i]), f"argmax on the batch differs from argmax on row {i} alone ({kind})")
         self._check_vertices(z, kind)
         # what summing the scores in another order may change, and far less than what separates two structures
         slack = 1e-12 * torch.stack([self._absolute_sum(x) for x in inputs]).sum(0)
         others = z if self.every is None else self.every.to(z.dtype)
         every_score = structure.score(others.unsqueeze(0), *(x.unsqueeze(1) for x in inputs))
         worse = every_score.amax(1) - best
-        assert (worse <= slack).all(), (
+        _require(
+            (worse <= slack).all(),
             f"argmax is not a maximum ({kind}): a structure better by {float(worse.max()):.3g} exists for row "
-            f"{int(worse.argmax())}"
+            f"{int(worse.argmax())}",
         )
         self._check_topk(inputs, best, slack, k, kind)
+
+    def check_score(self, rows: int) -> None:
+        """``score`` is linear, its slope in the scores is the vertex, and without extra scores that is all of it."""
+        structure = self.structure
+        one, other = self.random(rows, 1.0), self.random(rows, 1.0)
+        z = ask_argmax(structure, *one).z
+        added = structure.score(z, *(x + y for x, y in zip(one, other, strict=True)))
+        apart = structure.score(z, *one) + structure.score(z, *other)
+        _require(torch.allclose(added, apart, rtol=0, atol=1e-9), "score: not linear in the scores")
+        slope = torch.func.grad(lambda x: structure.score(z, x, *one[1:]).sum())(one[0])
+        a = structure.vertex(z).to(torch.float64)
+        _require(torch.allclose(slope, a, rtol=0, atol=1e-9), "score: its gradient in the scores is not the vertex")
 
     def check_masks(self, rows: int, k: int) -> None:
         """Forbidden parts: a random third of them, as far as something stays feasible, then all of them."""
@@ -97,25 +122,32 @@ class _Checker:
         drawn = torch.rand(inputs[0].shape, generator=self.generator) < 1 / 3
         inputs[0] = torch.where(drawn & ~keep, -torch.inf, inputs[0])
         self.check_scores(inputs, k, "a third of the parts forbidden by -inf")
+        for n, extra in enumerate(inputs[1:], 1):
+            # what the feasible structure uses of the extra parts is the slope of its score
+
+            def total(x: Tensor, n: int = n) -> Tensor:
+                return self.structure.score(feasible, *inputs[:n], x, *inputs[n + 1 :]).sum()
+
+            spared = torch.func.grad(total)(torch.zeros_like(extra)) != 0
+            drawn = torch.rand(extra.shape, generator=self.generator) < 1 / 3
+            inputs[n] = torch.where(drawn & ~spared, -torch.inf, extra)
+            self.check_scores(inputs, k, f"a third of the parts of extra[{n - 1}] forbidden by -inf")
         nothing = [torch.full_like(inputs[0][:1], -torch.inf), *(x[:1] for x in inputs[1:])]
         try:
             z = argmax(self.structure, *nothing)
         except InfeasibleError:
             return
         used = self.structure.vertex(z) > 0
-        assert not used.any(), "argmax used a part that is forbidden by -inf"
+        _require(not used.any(), "argmax used a part that is forbidden by -inf")
 
     def check_sparsemap(self, rows: int) -> None:
         """The generic solver converges, and its mean is the mean of its p."""
         inputs = self.random(rows, 1.0)
-        try:
-            post = sparsemap(self.structure, *inputs, validate=True, on_failure="ignore", solver="active_set")
-        except ArgumentError as error:
-            raise AssertionError(f"sparsemap refused an answer of argmax: {error}") from error
-        assert bool(post.info.converged.all()), f"sparsemap did not converge: {post.info.status}"
+        post = sparsemap(self.structure, *inputs, validate=True, on_failure="ignore", solver="active_set")
+        _require(bool(post.info.converged.all()), f"sparsemap did not converge: {post.info.status}")
         weights = post.probs.reshape(post.probs.shape + (1,) * len(self.shapes[0]))
         mean = (weights * self.structure.vertex(post.structures)).sum(1)
-        assert torch.allclose(mean, post.mean, atol=1e-10, rtol=0), "the mean of sparsemap is not the mean of its p"
+        _require(torch.allclose(mean, post.mean, atol=1e-10, rtol=0), "the mean of sparsemap is not the mean of its p")
 
     def _enumerate(self, limit: int) -> Tensor | None:
         structure = self.structure
@@ -123,11 +155,20 @@ class _Checker:
             every = structure.enumerate(limit=limit)
         except ArgumentError:
             return None
-        assert len(every) > 0, "enumerate: the space has no structure"
+        _require(len(every) > 0, "enumerate: the space has no structure")
         count = structure.cardinality()
-        assert type(count) is int, f"cardinality: returned {type(count).__name__}; expected int"
-        assert count == len(every), f"cardinality says {count}, enumerate lists {len(every)}"
-        assert len(torch.unique(every, dim=0)) == len(every), "enumerate lists a structure twice"
+        _require(type(count) is int, f"cardinality: returned {type(count).__name__}; expected int")
+        _require(count == len(every), f"cardinality says {count}, enumerate lists {len(every)}")
+        _require(len(torch.unique(every, dim=0)) == len(every), "enumerate lists a structure twice")
+        a = structure.vertex(every).reshape(count, -1)
+        if not structure.extra_shapes:
+            _require(len(torch.unique(a, dim=0)) == count, "vertex: two structures share one")
+        if count <= CONTAINMENT_LIMIT and structure.antichain:
+            within = (a.unsqueeze(0) <= a.unsqueeze(1)).all(-1).sum(1)
+            _require((within == 1).all(), "antichain: it is True, but one vertex contains another")
+        if count <= CONTAINMENT_LIMIT and type(structure).enumerate is Structure.enumerate and structure.antichain:
+            full = lawler.enumerate_all(structure, limit, antichain=False)
+            _require(len(full) == count, f"antichain: it is True, but only without it are all {len(full)} found")
         self._check_vertices(every, "enumerate")
         return every
 
@@ -135,30 +176,30 @@ class _Checker:
         structure = self.structure
         a = structure.vertex(z)
         expected = z.shape[: z.ndim - len(structure.event_shape)] + self.shapes[0]
-        assert a.shape == expected, f"vertex: returned shape {tuple(a.shape)}; expected {tuple(expected)} ({kind})"
-        assert ((a == 0) | (a == 1)).all(), f"vertex: not a vector of 0 and 1 ({kind})"
-        assert structure.contains(z).all(), f"contains: denies a structure that {kind} gave"
+        _require(a.shape == expected, f"vertex: returned shape {tuple(a.shape)}; expected {tuple(expected)} ({kind})")
+        _require(((a == 0) | (a == 1)).all(), f"vertex: not a vector of 0 and 1 ({kind})")
+        _require(structure.contains(z).all(), f"contains: denies a structure that {kind} gave")
 
     def _check_topk(self, inputs: list[Tensor], best: Tensor, slack: Tensor, k: int, kind: str) -> None:
         structure = self.structure
         z, valid = structure.topk(*inputs, k=k)
         expected = (len(best), k, *structure.event_shape)
-        assert tuple(z.shape) == expected, f"topk: returned shape {tuple(z.shape)}; expected {expected} ({kind})"
-        assert valid[:, 0].all(), f"topk: found nothing, although something is feasible ({kind})"
+        _require(tuple(z.shape) == expected, f"topk: returned shape {tuple(z.shape)}; expected {expected} ({kind})")
+        _require(valid[:, 0].all(), f"topk: found nothing, although something is feasible ({kind})")
         score = torch.where(valid, structure.score(z, *(x.unsqueeze(1) for x in inputs)), -torch.inf)
-        assert ((score[:, 0] - best).abs() <= slack).all(), f"topk: the first is not the MAP structure ({kind})"
+        _require(((score[:, 0] - best).abs() <= slack).all(), f"topk: the first is not the MAP structure ({kind})")
         ordered = (score[:, 1:] <= score[:, :-1] + slack.unsqueeze(1)) | ~valid[:, 1:]
-        assert ordered.all(), f"topk: not in descending order of score ({kind})"
+        _require(ordered.all(), f"topk: not in descending order of score ({kind})")
         for i in range(len(best)):
             own = z[i][valid[i]]
-            assert len(torch.unique(own, dim=0)) == len(own), f"topk: row {i} has a structure twice ({kind})"
+            _require(len(torch.unique(own, dim=0)) == len(own), f"topk: row {i} has a structure twice ({kind})")
         if self.every is not None:
             every = structure.score(self.every.to(z.dtype).unsqueeze(0), *(x.unsqueeze(1) for x in inputs))
             feasible = torch.isfinite(every).sum(1).clamp(max=k)
-            assert torch.equal(valid.sum(1), feasible), f"topk: `valid` is wrong ({kind})"
+            _require(torch.equal(valid.sum(1), feasible), f"topk: `valid` is wrong ({kind})")
             want = every.sort(1, descending=True).values[:, :k]
             near = (score[:, : want.shape[1]] - want).abs() <= slack.unsqueeze(1)
-            assert (near | ~valid[:, : want.shape[1]]).all(), f"topk: not the {k} best ({kind})"
+            _require((near | ~valid[:, : want.shape[1]]).all(), f"topk: not the {k} best ({kind})")
 
     @staticmethod
     def _absolute_sum(x: Tensor) -> Tensor:

@@ -199,16 +199,35 @@ class StructureTests:
             assert (jacobian - want).abs().max() < 1e-6
 
     def test_gradcheck_of_the_marginals(self, structure, generator):
-        inputs = [x.requires_grad_() for x in draw(structure, generator, 2)]
         gamma = torch.tensor([0.8, 1.3], dtype=torch.float64, requires_grad=True)
 
         def moments(scores, gamma, *extra):
             post = sl.sparsemap(structure, scores, *extra, gamma=gamma, solver="active_set")
             return post.mean, *post.extra_marginals
 
+        inputs = [x.requires_grad_() for x in draw(structure, generator, 2)]
         args = (inputs[0], gamma, *inputs[1:])
         assert gradcheck(moments, args)
         assert gradgradcheck(moments, args)
+
+    @pytest.mark.parametrize("solver", ["auto", "active_set"])
+    def test_derivatives_beside_forbidden_parts(self, structure, generator, solver):
+        """gradcheck cannot move -inf: the finite scores alone are its variables."""
+        masked = forbid(structure, draw(structure, generator, 2), generator)
+        finite = [torch.isfinite(x) for x in masked]
+        variables = [torch.where(f, x, 0).requires_grad_() for f, x in zip(finite, masked, strict=True)]
+        gamma = torch.tensor([0.8, 1.3], dtype=torch.float64, requires_grad=True)
+
+        def moments(gamma, *variables):
+            inputs = [torch.where(f, x, -torch.inf) for f, x in zip(finite, variables, strict=True)]
+            post = sl.sparsemap(structure, *inputs, gamma=gamma, solver=solver)
+            return post.mean, *post.extra_marginals
+
+        assert gradcheck(moments, (gamma, *variables))
+        assert gradgradcheck(moments, (gamma, *variables))
+        shared = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+        (slope,) = torch.autograd.grad(moments(shared, *variables)[0].square().sum(), shared)
+        assert torch.isfinite(slope)
 
     def test_gradcheck_on_a_frozen_support(self, structure, generator):
         """p, expect and entropy, where the support found at the start is kept: p jumps where it changes."""
@@ -277,6 +296,31 @@ class StructureTests:
             want = enumerated_sparsemap(structure, inputs[0], inputs[1:])
             assert (post.mean - want).abs().max() < 1e-7
             self._judge_distribution(post)
+
+    @pytest.mark.parametrize("value", [0.0, 0.2])
+    def test_jacobian_where_scores_are_all_equal(self, structure, value):
+        """A zero-initialised encoder: against one-sided differences of the enumerated solution, where those agree."""
+        shapes = (structure.shape, *structure.extra_shapes)
+        inputs = [torch.full((1, *s), value, dtype=torch.float64) for s in shapes]
+
+        def mean(x):
+            return sl.sparsemap(structure, x, *inputs[1:], solver="active_set").mean.reshape(-1)
+
+        d = inputs[0].numel()
+        jacobian = torch.autograd.functional.jacobian(mean, inputs[0]).reshape(d, d)
+        directions = torch.randn(4, d, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        step = 1e-4
+        for direction in torch.cat([torch.eye(d, dtype=torch.float64), directions]):
+            at = [
+                enumerated_sparsemap(structure, inputs[0] + t * direction.reshape(inputs[0].shape), inputs[1:]).reshape(
+                    -1
+                )
+                for t in (-step, 0.0, step)
+            ]
+            up, down = (at[2] - at[1]) / step, (at[1] - at[0]) / step
+            if (up - down).abs().max() > 1e-4:  # a kink: there is no derivative in this direction, nor a Jacobian
+                return
+            assert (jacobian @ direction - (up + down) / 2).abs().max() < 1e-5
 
     @pytest.mark.parametrize("scale", [1e-10, 1e-3, 0.1, 100.0, 1e6])
     def test_scales(self, structure, generator, scale):
@@ -388,6 +432,12 @@ class StructureTests:
         first = inputs[0].grad.clone()
         loss.backward()
         torch.testing.assert_close(inputs[0].grad, 2 * first)
+        # two quantities of one distribution have no graph in common that the first call would free
+        post = sl.sparsemap(structure, *inputs, solver="active_set")
+        inputs[0].grad = None
+        (post.probs**2).sum().backward()
+        (post.mean**2).sum().backward()
+        torch.testing.assert_close(inputs[0].grad, first)
 
     # The other normalizers, and the distribution.
 

@@ -75,7 +75,9 @@ def active_set(
     kernels.finish(supports.state, np.arange(batch))
     trace = Trace(*(torch.stack(x) for x in zip(*history, strict=True))) if history else None
     to_tensor = torch.from_numpy
-    return Solution(supports, to_tensor(gap), to_tensor(iterations), to_tensor(iterations + 1), to_tensor(converged), trace)
+    return Solution(
+        supports, to_tensor(gap), to_tensor(iterations), to_tensor(iterations + 1), to_tensor(converged), trace
+    )
 
 
 def _snapshot(supports: Supports, rows: np.ndarray, row_gap: np.ndarray) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from structlat.errors import ArgumentError
+from structlat.structure import Structure
 
 
 def to_numpy(x: Tensor) -> npt.NDArray[np.float64]:
@@ -40,9 +41,23 @@ def refuse_past(limit: int, count: int, name: str) -> None:
     if count > limit:
         shown = f"{count:,}" if count < 10**15 else f"about {float(count):.1e}" if count < 10**300 else "over 1e300"
         raise ArgumentError(
-            f"limit: {name} has {shown} structures, more than {limit}; pass a larger limit, or use sparsemap or "
-            "topk_sparsemax, which do not enumerate"
+            f"limit: {name} has {shown} structures, more than {limit}; use sparsemap or topk_sparsemax, which do not "
+            "enumerate, or enumerate(limit=...) where so many are wanted"
         )
+
+
+def check_event(structure: Structure, z: Tensor) -> None:
+    """Refuse z that has not the trailing shape of one structure."""
+    event = torch.Size(structure.event_shape)
+    if not isinstance(z, Tensor) or z.ndim < len(event) or z.shape[z.ndim - len(event) :] != event:
+        came = f"shape {tuple(z.shape)}" if isinstance(z, Tensor) else type(z).__name__
+        raise ArgumentError(f"z: got {came}; {structure!r} expects a tensor [*batch, *{tuple(event)}]")
+
+
+def is_label(z: Tensor, n: int) -> Tensor:
+    """Whether entries are whole numbers from 0 to n - 1."""
+    inside = (z >= 0) & (z < n)
+    return inside & (z == z.floor()) if z.is_floating_point() else inside
 
 
 def is_binary(z: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 from oracles import bits
 from structlat.problem import check_count
 from structlat.structure import ENUMERATION_LIMIT, Structure
-from structlat.structures._host import is_binary, refuse_past, to_numpy, to_torch
+from structlat.structures._host import check_event, is_binary, refuse_past, to_numpy, to_torch
 
 
 class BitVector(Structure):
@@ -48,6 +48,7 @@ class BitVector(Structure):
 
     def contains(self, z: Tensor) -> Tensor:
         """Whether z is a 0/1 vector."""
+        check_event(self, z)
         return is_binary(z)
 
     def __repr__(self) -> str:

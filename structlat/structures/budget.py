@@ -9,7 +9,7 @@ from oracles import budget as oracle
 from structlat.errors import ArgumentError
 from structlat.problem import check_count
 from structlat.structure import ENUMERATION_LIMIT, Structure
-from structlat.structures._host import is_binary, refuse_past, to_numpy, to_torch
+from structlat.structures._host import check_event, is_binary, refuse_past, to_numpy, to_torch
 
 
 class BudgetBitVector(Structure):
@@ -57,6 +57,7 @@ class BudgetBitVector(Structure):
 
     def contains(self, z: Tensor) -> Tensor:
         """Whether z is a 0/1 vector within the budget."""
+        check_event(self, z)
         ones = (z == 1).sum(-1)
         return is_binary(z) & (ones == self.budget if self.exact else ones <= self.budget)
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from oracles import categorical
-from structlat.simplex import sparsemax
 from structlat.problem import check_count
+from structlat.simplex import sparsemax
 from structlat.structure import ENUMERATION_LIMIT, Structure
-from structlat.structures._host import pick, refuse_past, to_numpy, to_torch
+from structlat.structures._host import check_event, is_label, pick, refuse_past, to_numpy, to_torch
 
 
 class Categorical(Structure):
@@ -39,7 +39,7 @@ class Categorical(Structure):
         return to_torch(z, scores), to_torch(valid, scores)
 
     def vertex(self, z: Tensor) -> Tensor:
-        """One-hot vectors [..., n]."""
+        """One-hot vectors [..., n], in torch's default dtype."""
         return (z.unsqueeze(-1) == torch.arange(self.n, device=z.device)).to(torch.get_default_dtype())
 
     def score(self, z: Tensor, scores: Tensor, *extra: Tensor) -> Tensor:
@@ -52,12 +52,13 @@ class Categorical(Structure):
         return torch.from_numpy(categorical.enumerate(self.n))
 
     def cardinality(self) -> int:
-        """N."""
+        """How many labels there are."""
         return self.n
 
     def contains(self, z: Tensor) -> Tensor:
         """Whether the labels are whole numbers from 0 to n - 1."""
-        return (z >= 0) & (z < self.n) & (z == z.floor() if z.is_floating_point() else True)
+        check_event(self, z)
+        return is_label(z, self.n)
 
     def closed_form(self, scores: Tensor, *extra: Tensor) -> tuple[Tensor, Tensor]:
         """Sparsemax: here vertices are unit vectors, so that |mu|^2 = |p|^2."""

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from oracles import chain
 from structlat.errors import ArgumentError, rows_text
-from structlat.problem import check_count
+from structlat.problem import check_count, make_problem
 from structlat.structure import ENUMERATION_LIMIT, Structure
-from structlat.structures._host import pick, refuse_past, to_numpy, to_torch
+from structlat.structures._host import check_event, is_label, pick, refuse_past, to_numpy, to_torch
 
 
 class LinearChain(Structure):
@@ -44,7 +44,7 @@ class LinearChain(Structure):
         return to_torch(z, scores), to_torch(valid, scores)
 
     def vertex(self, z: Tensor) -> Tensor:
-        """One-hot labels, [..., length, states]."""
+        """One-hot labels, [..., length, states], in torch's default dtype."""
         return (z.unsqueeze(-1) == torch.arange(self.states, device=z.device)).to(torch.get_default_dtype())
 
     def score(self, z: Tensor, scores: Tensor, *extra: Tensor) -> Tensor:
@@ -64,8 +64,8 @@ class LinearChain(Structure):
 
     def contains(self, z: Tensor) -> Tensor:
         """Whether all labels are whole numbers from 0 to states - 1."""
-        inside = (z >= 0) & (z < self.states)
-        return (inside & (z == z.floor()) if z.is_floating_point() else inside).all(-1)
+        check_event(self, z)
+        return is_label(z, self.states).all(-1)
 
     def mask(self, unary: Tensor, transition: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Scores under which a padded batch gives what each example gives alone.
@@ -89,8 +89,13 @@ class LinearChain(Structure):
         bad = (lengths < 0) | (lengths > self.length)
         if bool(bad.any()):
             raise ArgumentError(f"lengths: outside 0..{self.length} in {rows_text(bad)}")
-        if unary.shape[-2:] != self.shape:
-            raise ArgumentError(f"unary: got shape {tuple(unary.shape)}; expected [*batch, *{tuple(self.shape)}]")
+        batch_shape = make_problem(self, unary, (transition,)).batch_shape
+        try:
+            lengths = lengths.to(unary.device).expand(batch_shape)
+        except RuntimeError:
+            raise ArgumentError(
+                f"lengths: got shape {tuple(lengths.shape)}; expected one that broadcasts to {tuple(batch_shape)}"
+            ) from None
         padding = torch.arange(self.length, device=unary.device) >= lengths.unsqueeze(-1)
         only_first = torch.full((self.states,), -torch.inf, dtype=unary.dtype, device=unary.device)
         only_first[0] = 0

@@ -24,36 +24,33 @@ class FromArgmax(Structure):
         Maximises. Gets the scores of one example as a float64 NumPy array [*shape], or as a torch tensor where its
         first parameter is annotated so. Returns whatever ``np.asarray`` takes, 0 and 1; None or a ValueError mean that
         nothing is feasible. -inf comes to it as a number so low that no feasible structure would use it.
-    shape : tuple of int
+    shape : tuple of int, or one int
         Shape of the scores, and of what ``fn`` returns.
     batched : bool
         ``fn`` takes and returns [B, *shape], as a torch tensor unless it is annotated as a NumPy array.
     """
 
-    def __init__(self, fn: Callable[..., Any], shape: tuple[int, ...], batched: bool = False) -> None:
+    def __init__(self, fn: Callable[..., Any], shape: tuple[int, ...] | int, batched: bool = False) -> None:
         if not callable(fn):
             raise ArgumentError(f"fn: got {type(fn).__name__}; expected a function from scores to a 0/1 array")
         self.fn = fn
-        self.shape = torch.Size(shape)
+        self.shape = torch.Size([shape]) if isinstance(shape, int) else torch.Size(shape)
         self.batched = batched
         annotation = _first_annotation(fn)
-        self._gets_tensor = annotation is Tensor or (batched and annotation is None)
+        tensor = annotation is Tensor or Tensor in typing.get_args(annotation)
+        array = annotation is np.ndarray or typing.get_origin(annotation) is np.ndarray
+        self._gets_tensor = tensor or (batched and not array)
 
     def argmax(self, scores: Tensor, *extra: Tensor) -> Tensor:
-        """Ask ``fn``; rows for which it has no answer come back as NaN, which no caller takes for a structure."""
+        """Ask ``fn``; rows for which it returns None come back as NaN, which no caller takes for a structure."""
         finite = _without_inf(scores, len(self.shape))
         if self.batched:
             return self._array(self._call(finite), tuple(scores.shape))
         rows = [self._one(row) for row in finite]
-        return torch.stack(rows).to(scores.device)
+        return torch.stack(rows).to(scores.device) if rows else torch.zeros_like(scores)
 
     def _one(self, scores: Tensor) -> Tensor:
-        try:
-            z = self._call(scores)
-        except ArgumentError:
-            raise
-        except ValueError:
-            z = None
+        z = self._call(scores)
         if z is None:
             return torch.full(self.shape, torch.nan, dtype=torch.float64)
         return self._array(z, tuple(self.shape))
@@ -85,9 +82,9 @@ def _without_inf(scores: Tensor, event_ndim: int) -> Tensor:
 def _first_annotation(fn: Callable[..., Any]) -> Any:
     """The type of the first parameter, or None; an annotation that cannot be read is no annotation."""
     try:
-        target = fn if inspect.isfunction(fn) or inspect.ismethod(fn) else type(fn).__call__
-        hints = typing.get_type_hints(target)
-        names = [name for name in inspect.signature(target).parameters if name != "self"]
-    except (TypeError, ValueError, NameError):
+        annotation = next(iter(inspect.signature(fn).parameters.values())).annotation
+        if isinstance(annotation, str):
+            annotation = eval(annotation, getattr(inspect.unwrap(fn), "__globals__", {}))
+    except (TypeError, ValueError, NameError, AttributeError, StopIteration):
         return None
-    return hints.get(names[0]) if names else None
+    return annotation

@@ -8,7 +8,7 @@ from torch import Tensor
 from oracles import matching
 from structlat.problem import check_count
 from structlat.structure import ENUMERATION_LIMIT, Structure
-from structlat.structures._host import refuse_past, to_numpy, to_torch
+from structlat.structures._host import check_event, refuse_past, to_numpy, to_torch
 
 
 class BipartiteMatching(Structure):
@@ -42,7 +42,7 @@ class BipartiteMatching(Structure):
         return to_torch(z, scores), to_torch(valid, scores)
 
     def vertex(self, z: Tensor) -> Tensor:
-        """0/1 matrices [..., rows, cols]; the line of an unmatched row is zero."""
+        """0/1 matrices [..., rows, cols], in torch's default dtype; the line of an unmatched row is zero."""
         return (z.unsqueeze(-1) == torch.arange(self.cols, device=z.device)).to(torch.get_default_dtype())
 
     def score(self, z: Tensor, scores: Tensor, *extra: Tensor) -> Tensor:
@@ -63,6 +63,7 @@ class BipartiteMatching(Structure):
 
     def contains(self, z: Tensor) -> Tensor:
         """Whether z gives each row a column of its own, and matches as many as the space demands."""
+        check_event(self, z)
         a = self.vertex(z)
         unmatched = (z == -1).sum(-1)
         known = ((a.sum(-1) == 1) | (z == -1)).all(-1)

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 
 import pytest
 import torch
@@ -133,6 +134,18 @@ def test_kl(post, generator):
     uniform = sl.marginalize(BITS, torch.zeros(3, 4, dtype=torch.float64))
     torch.testing.assert_close(kl_divergence(post, uniform), 4 * math.log(2) - post.entropy())
     assert torch.isinf(kl_divergence(uniform, post)).all()
+
+
+def test_kl_broadcasts(post):
+    wide = post.expand((4, 3))
+    assert kl_divergence(post, wide).shape == (4, 3)
+    torch.testing.assert_close(kl_divergence(wide, post), torch.zeros(4, 3, dtype=torch.float64), atol=1e-12, rtol=0)
+
+
+def test_structures_that_were_enumerated_are_not_pickled():
+    bits = sl.BitVector(10)
+    sl.marginalize(bits, torch.zeros(10))
+    assert len(pickle.dumps(bits)) < 1000
 
 
 def test_deepcopy_is_detached(post):

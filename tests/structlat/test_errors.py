@@ -1,5 +1,6 @@
 """Bad input gets an error that names the argument, what came, what was expected, and the rows."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -68,6 +69,7 @@ def test_k(k):
         ({"solver": "newton"}, r"solver: got 'newton'; expected one of 'auto', 'active_set'"),
         ({"on_failure": "pray"}, r"on_failure: got 'pray'"),
         ({"tol": -1.0}, r"tol: got -1.0"),
+        ({"tol": "a"}, r"tol: got 'a'"),
         ({"tol": float("nan")}, r"tol: got nan"),
         ({"max_iter": 0}, r"max_iter: got 0"),
     ],
@@ -80,6 +82,79 @@ def test_options_of_sparsemap(options, text):
 def test_normalizer():
     with pytest.raises(sl.ArgumentError, match=r"normalizer: got 'hardmax'; expected one of 'softmax'"):
         sl.marginalize(BITS, torch.zeros(2, 3), normalizer="hardmax")
+
+
+@pytest.mark.parametrize(
+    ("space", "z"),
+    [
+        (sl.BitVector(3), torch.zeros(5)),
+        (sl.BudgetBitVector(3, 1), torch.zeros(7)),
+        (sl.LinearChain(3, 2), torch.zeros(7, dtype=torch.int64)),
+        (sl.BipartiteMatching(3, 3, partial=True), torch.tensor([0])),
+    ],
+    ids=repr,
+)
+def test_events_of_a_wrong_shape(space, z):
+    with pytest.raises(sl.ArgumentError, match=r"z: got shape \(\d,\)"):
+        space.contains(z)
+    post = sl.sparsemap(space, torch.zeros(space.shape), *(torch.zeros(s) for s in space.extra_shapes))
+    with pytest.raises(sl.ArgumentError, match=r"value: got shape \(\d,\)"):
+        post.log_prob(z)
+
+
+def test_scores_without_values():
+    with pytest.raises(sl.ArgumentError, match="scores: got a tensor on the meta device"):
+        sl.sparsemap(BITS, torch.zeros(3, device="meta"))
+    with pytest.raises(sl.ArgumentError, match=r"scores: got layout torch.sparse_coo"):
+        sl.sparsemap(BITS, torch.zeros(2, 3).to_sparse())
+
+
+def test_nan_in_what_all_rows_share():
+    with pytest.raises(sl.ArgumentError, match=r"extra\[0\]: NaN or \+inf in what all rows share"):
+        sl.sparsemap(sl.LinearChain(3, 2), torch.zeros(2, 3, 2), torch.full((2, 2), torch.nan))
+
+
+def test_whole_numbers_may_be_numpys():
+    assert sl.topk_sparsemax(sl.BitVector(np.int64(3)), torch.zeros(3), k=np.int64(2)).support_size <= 2
+
+
+def test_a_default_device_does_not_matter():
+    """Host tensors are made on the host whatever the default device is."""
+    x = torch.randn(2, 3)
+    with torch.device("meta"):
+        post = sl.sparsemap(BITS, x, solver="active_set", trace=True)
+        assert post.mean.device.type == "cpu"
+
+
+def test_the_warning_points_at_the_caller():
+    x = torch.randn(3, 40, generator=torch.Generator().manual_seed(0))
+    layer = sl.SparseMAP(sl.BitVector(40), solver="active_set", max_iter=2)
+    for call in (lambda: layer(x), lambda: sl.sparsemap(sl.BitVector(40), x, solver="active_set", max_iter=2)):
+        with pytest.warns(sl.NonConvergenceWarning) as caught:
+            call()
+        assert caught[0].filename == __file__
+
+
+def test_an_oracle_that_contradicts_itself_is_not_called_converged():
+    """An answer worse than an earlier one proves that the oracle does not maximise: nothing is certified then."""
+
+    class AnyBits(sl.BitVector):
+        generator = torch.Generator().manual_seed(0)
+
+        def argmax(self, scores, *extra):
+            return torch.randint(2, scores.shape, generator=self.generator).to(scores.dtype)
+
+    x = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
+    with pytest.warns(sl.NonConvergenceWarning, match="does not return a true maximum"):
+        post = sl.sparsemap(AnyBits(6), x, solver="active_set")
+    assert torch.isinf(post.info.gap[~post.info.converged]).all()
+    assert (~post.info.converged).sum() >= 6
+
+
+def test_topk_says_what_it_is_not():
+    post = sl.topk_sparsemax(sl.BitVector(6), 0.01 * torch.randn(4, 6), k=3)
+    assert not post.info.exact.any()
+    assert "Exact among the structures it was given, and in 0 of 4 rows" in post.info.status
 
 
 def test_structure():

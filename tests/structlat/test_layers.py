@@ -33,6 +33,20 @@ def test_what_is_missing_is_said(layer):
         layer(X)
 
 
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: sl.SparseMAP(solver="newton"), "solver: got 'newton'"),
+        (lambda: sl.SparseMAP(max_iter=0), "max_iter: got 0"),
+        (lambda: sl.TopKSparsemax(k=0), "k: got 0"),
+        (lambda: sl.Marginalize(normalizer="soft"), "normalizer: got 'soft'"),
+    ],
+)
+def test_settings_are_checked_at_construction(make, text):
+    with pytest.raises(sl.ArgumentError, match=text):
+        make()
+
+
 def test_gamma_is_learned():
     gamma = torch.nn.Parameter(torch.tensor(0.8))
     layer = sl.SparseMAP(sl.BitVector(5), gamma=gamma)

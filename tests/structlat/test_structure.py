@@ -10,9 +10,9 @@ from structlat.testing import check_structure
 
 
 class Pair(sl.Structure):
-    """Exactly two neighbouring parts are on. No __init__, no super()."""
+    """Exactly two neighbouring parts are on. No __init__, no super(), and a tuple for a shape."""
 
-    shape = torch.Size([6])
+    shape = (6,)
 
     def argmax(self, scores):
         best = (scores[:, :-1] + scores[:, 1:]).argmax(-1)
@@ -64,6 +64,10 @@ def test_event_shape_may_be_set_or_left():
     assert Labelled().event_shape == ()
 
 
+def with_union(scores: Tensor | None):
+    return with_hint(scores)
+
+
 def with_hint(scores: Tensor):
     assert isinstance(scores, Tensor)
     return neighbours(scores.numpy())
@@ -87,6 +91,7 @@ def in_arrays(scores: np.ndarray):
         (lambda s: neighbours(s).tolist(), False),
         (lambda s: neighbours(s).astype(np.int8), False),
         (with_hint, False),
+        (with_union, False),
         (in_batches, True),
         (in_arrays, True),
     ],
@@ -202,6 +207,31 @@ class Moody(Pair):
         return super().argmax(scores if self.calls % 2 else -scores)
 
 
+class Doubled(Pair):
+    """Scores everything twice."""
+
+    def score(self, z, scores, *extra):
+        return 2 * super().score(z, scores)
+
+
+class Detached(Pair):
+    """Loses the gradient."""
+
+    def score(self, z, scores, *extra):
+        return super().score(z, scores.detach())
+
+
+class Nested(sl.Structure):
+    """The first n parts, for n up to 4: no antichain, whatever it says."""
+
+    shape = (4,)
+    antichain = True
+
+    def argmax(self, scores):
+        total = torch.cat([torch.zeros(len(scores), 1, dtype=scores.dtype), scores.cumsum(-1)], -1)
+        return (torch.arange(4) < total.argmax(-1, keepdim=True)).to(scores.dtype)
+
+
 class Greedy(Pair):
     """Ignores -inf."""
 
@@ -215,9 +245,22 @@ def test_validate_catches_what_is_no_vertex(wrong):
         sl.sparsemap(wrong, torch.randn(2, 6), validate=True)
 
 
-@pytest.mark.parametrize("wrong", [Fraction(), Stranger(), Second(), Moody(), Greedy()])
-def test_check_structure_catches(wrong):
-    with pytest.raises((AssertionError, sl.ArgumentError)):
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (Fraction(), "vertex: not a vector of 0 and 1"),
+        (Stranger(), "contains: denies"),
+        (Second(), "argmax"),
+        (Moody(), "argmax gave two answers|argmax on the batch|enumerate"),
+        (Greedy(), "argmax|topk"),
+        (Doubled(), "score: its gradient"),
+        (Detached(), "score: its gradient"),
+        (Nested(), "antichain: it is True"),
+    ],
+    ids=lambda x: type(x).__name__,
+)
+def test_check_structure_catches(wrong, sentence):
+    with pytest.raises(AssertionError, match=sentence):
         check_structure(wrong)
 
 

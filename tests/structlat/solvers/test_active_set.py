@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import structlat as sl
+from structlat.problem import needs_graph
 from structlat.solvers.active_set import active_set
 from structlat.solvers.face import complete_face
-from structlat.problem import needs_graph
 from structlat.solvers.kkt import sensitivity
 from tests.judge import draw
 

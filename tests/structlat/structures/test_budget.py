@@ -57,6 +57,14 @@ def test_cardinality_is_exact_where_floats_are_not():
     assert sl.BudgetBitVector(200, 200).cardinality() == 2**200
 
 
+def test_padding_repeats_a_structure_that_is_there():
+    """Infeasible structures of an enumerated support have no place in it."""
+    x = torch.tensor([[-torch.inf, 1, 1], [1, 1, 1]])
+    post = sl.marginalize(sl.BudgetBitVector(3, 2, exact=True), x)
+    assert post.mask.tolist() == [[True, False, False], [True, True, True]]
+    assert post.structures[0].tolist() == [[0, 1, 1]] * 3
+
+
 def test_all_bits_forbidden():
     x = torch.full((1, 4), -torch.inf)
     assert sl.sparsemap(sl.BudgetBitVector(4, 2), x).mean.tolist() == [[0, 0, 0, 0]]

@@ -105,3 +105,27 @@ def test_wrong_extra_is_refused():
         sl.sparsemap(chain, torch.zeros(2, 5, 3), torch.zeros(4, 4))
     with pytest.raises(sl.ArgumentError, match=r"extra: got 0 tensors"):
         sl.sparsemap(chain, torch.zeros(2, 5, 3))
+
+
+@pytest.mark.parametrize(
+    ("unary_scale", "extra_scale"), [(0.1, 1e-2), (0.1, 1e-4), (1.0, 1e-8), (1e-4, 1e-8), (0.0, 1.0)]
+)
+def test_extra_scores_much_smaller_than_scores(generator, unary_scale, extra_scale):
+    """Early in training transitions are tiny: the structures that have to be told apart differ by very little."""
+    chain = sl.LinearChain(12, 4)
+    unary, transition = draw(chain, generator, 4)
+    post = sl.sparsemap(chain, unary_scale * unary, extra_scale * transition, on_failure="raise")
+    TestLinearChain._judge_distribution(post)
+
+
+def test_what_mask_refuses():
+    chain = sl.LinearChain(4, 2)
+    lengths = torch.tensor([4, 2])
+    for unary, transition, n, text in (
+        (torch.zeros(2, 4, 3), torch.zeros(2, 2), lengths, r"scores: got shape \(2, 4, 3\)"),
+        (torch.zeros(2, 4, 2), torch.zeros(5, 5), lengths, r"extra\[0\]: got shape \(5, 5\)"),
+        (torch.zeros(2, 4, 2), torch.zeros(2, 2), torch.tensor([4, 2, 1]), r"lengths: got shape \(3,\)"),
+        (torch.zeros(2, 4, 2, dtype=torch.int64), torch.zeros(2, 2), lengths, "scores: got dtype torch.int64"),
+    ):
+        with pytest.raises(sl.ArgumentError, match=text):
+            chain.mask(unary, transition, n)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import structlat as sl
+from tests.judge import enumerated_sparsemap
 from tests.structure_tests import StructureTests
 
 
@@ -52,3 +53,12 @@ def test_cardinality():
 def test_empty_sizes_are_refused():
     with pytest.raises(sl.ArgumentError, match="rows: got 0"):
         sl.BipartiteMatching(0, 3)
+
+
+def test_jacobian_at_zero_scores_is_not_a_kink():
+    """All scores 0: the optimum is the centre, inside the polytope, and moves in all of its four dimensions."""
+    x = torch.zeros(1, 3, 3, dtype=torch.float64)
+    jacobian = torch.autograd.functional.jacobian(lambda y: sl.sparsemap(sl.BipartiteMatching(3, 3), y).mean, x)
+    centring = torch.eye(3, dtype=torch.float64) - 1 / 3
+    torch.testing.assert_close(jacobian.reshape(9, 9), torch.kron(centring, centring), atol=1e-9, rtol=0)
+    assert (enumerated_sparsemap(sl.BipartiteMatching(3, 3), x) - 1 / 3).abs().max() < 1e-9
