@@ -47,7 +47,8 @@ class SparseDistribution(Distribution):
     structure : Structure
         The latent space.
     structures : Tensor [*batch, K, *event]
-        The support of each row, then padding: the row's first structure again.
+        The support of each row, then padding: the row's first structure again. The normalizers list the most probable
+        first (softmax over all of Z: in the order of ``structure.enumerate``).
     probs : Tensor [*batch, K], floating point
         Probabilities, exactly 0 in the padding.
     mask : Tensor [*batch, K], bool, optional

@@ -221,7 +221,9 @@ def _from_solution(problem: Problem, gamma: Tensor, solution: Solution, info: So
 
     Each has a graph of its own down to the caller's tensors: a backward call through one leaves the other.
     """
-    found = _on_device(problem, solution.supports.members())
+    z, p, _ = _on_device(problem, solution.supports.members())
+    z, p = _compact(z, p)
+    found = z, p, p > 0
     face: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def differentiable() -> bool:

@@ -154,6 +154,7 @@ class StructureTests:
         mean = (post.probs.reshape(post.probs.shape + (1,) * len(shape)) * post.vertices).sum(len(post.batch_shape))
         torch.testing.assert_close(post.mean, mean, atol=1e-12, rtol=0)
         assert (post.probs[~post.mask] == 0).all()
+        assert (post.probs[..., 1:] <= post.probs[..., :-1]).all()  # most probable first
         assert torch.equal(post.support_size, post.mask.sum(-1))
         for row in range(len(post.probs)):
             a = post.vertices[row][post.mask[row]].reshape(int(post.support_size[row]), -1)

@@ -1,5 +1,6 @@
 """README's code runs, and what README names is there."""
 
+import json
 import re
 from pathlib import Path
 
@@ -37,3 +38,11 @@ def test_commands_are_those_of_the_makefile():
         assert command in makefile
         assert command in TEXT
     assert "make test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_numbers_are_those_of_the_result_file():
+    for line in (ROOT / "docs/results/quickstart.jsonl").read_text().splitlines():
+        run = json.loads(line)
+        numbers = [f"{run['structures']:,}", f"{run['bits_per_pixel']:.3f}", f"{run['support']:.2f}"]
+        numbers += [f"{run['decoder_calls']:.2f}", f"{run['seconds']:.1f}"]
+        assert f"| {run['method']} | {' | '.join(numbers)} |" in TEXT
