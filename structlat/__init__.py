@@ -8,8 +8,7 @@ from structlat import structures, testing
 from structlat.distribution import SparseDistribution
 from structlat.errors import ArgumentError, InfeasibleError, NonConvergenceWarning
 from structlat.layers import Marginalize, SparseMAP, TopKSparsemax
-from structlat.map_oracle import argmax
-from structlat.normalizers import marginalize, sparsemap, topk_sparsemax
+from structlat.normalizers import argmax, marginalize, sparsemap, topk_sparsemax
 from structlat.simplex import entmax15, sparsemax
 from structlat.solvers.info import SolverInfo, Trace
 from structlat.structure import Structure

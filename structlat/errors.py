@@ -1,6 +1,10 @@
-"""What structlat raises and warns, and how it words which rows are meant. Nothing here computes."""
+"""What structlat raises and warns, how it words which rows are meant, and the checks of plain numbers and words."""
 
 from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor
@@ -27,3 +31,20 @@ def rows_text(bad: Tensor) -> str:
     more = f" and {len(where) - 8} more" if len(where) > 8 else ""
     noun = "row" if len(where) == 1 else "rows"
     return f"{noun} {', '.join(shown)}{more} ({len(where)} of {bad.numel()})"
+
+
+def check_count(name: str, value: SupportsIndex, least: int = 1) -> int:
+    """Check a whole number with a lower bound, such as ``k`` or the size of a space."""
+    try:
+        count = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        count = None
+    if count is None or count < least:
+        raise ArgumentError(f"{name}: got {value!r}; expected a whole number of at least {least}")
+    return count
+
+
+def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
+    """Check an option that is one of a few words."""
+    if value not in choices:
+        raise ArgumentError(f"{name}: got {value!r}; expected one of {', '.join(map(repr, choices))}")

@@ -6,7 +6,7 @@ off") is put to ``argmax`` as scores, and its answer is checked and scored on th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,22 +15,30 @@ from torch import Tensor
 
 from oracles import partition
 from structlat.errors import ArgumentError
-from structlat.map_oracle import ask_argmax
-
-if TYPE_CHECKING:
-    from structlat.structure import Structure
+from structlat.map_oracle import MapOracle, ask_argmax
 
 Bools = npt.NDArray[np.bool_]
 
 
-def topk(structure: Structure, scores: Tensor, extra: tuple[Tensor, ...], k: int) -> tuple[Tensor, Tensor]:
+class PartOracle(MapOracle, Protocol):
+    """A MAP oracle whose structures are 0/1 vectors over parts: :class:`structlat.Structure` is one."""
+
+    shape: torch.Size
+    extra_shapes: tuple[torch.Size, ...]
+    antichain: bool
+
+    def vertex(self, z: Tensor) -> Tensor:
+        """The 0/1 vector [..., *shape] of z."""
+
+
+def topk(structure: PartOracle, scores: Tensor, extra: tuple[Tensor, ...], k: int) -> tuple[Tensor, Tensor]:
     """The k best of each row from argmax alone (Lawler 1972); returns as ``Structure.topk``."""
     solve = _Subproblems(structure, scores, extra)
     z, valid, _ = partition.kbest(solve, scores.shape[0], torch.Size(structure.shape).numel(), k, structure.antichain)
     return torch.from_numpy(z).to(scores.device), torch.from_numpy(valid).to(scores.device)
 
 
-def enumerate_all(structure: Structure, limit: int, antichain: bool | None = None) -> Tensor:
+def enumerate_all(structure: PartOracle, limit: int, antichain: bool | None = None) -> Tensor:
     """Every structure from argmax alone, generation by generation of the partition.
 
     ``antichain`` overrides what the structure says of itself.
@@ -47,7 +55,7 @@ def enumerate_all(structure: Structure, limit: int, antichain: bool | None = Non
     return torch.from_numpy(z)
 
 
-def contains(structure: Structure, z: Tensor) -> Tensor:
+def contains(structure: PartOracle, z: Tensor) -> Tensor:
     """Whether argmax can be made to return z: one call, with every part of its vertex forced or forbidden."""
     shape = torch.Size(structure.shape)
     a = structure.vertex(z)
@@ -61,7 +69,7 @@ def contains(structure: Structure, z: Tensor) -> Tensor:
     return (same & binary).reshape(batch_shape)
 
 
-def _zeros(structure: Structure, batch: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _zeros(structure: PartOracle, batch: int) -> tuple[Tensor, tuple[Tensor, ...]]:
     def zeros(shape: torch.Size) -> Tensor:
         return torch.zeros(batch, *shape, dtype=torch.float64, device="cpu")
 
@@ -71,7 +79,7 @@ def _zeros(structure: Structure, batch: int) -> tuple[Tensor, tuple[Tensor, ...]
 class _Subproblems:
     """The ``solve`` of ``oracles.partition``: best structure of a row with some parts forced and some forbidden."""
 
-    def __init__(self, structure: Structure, scores: Tensor, extra: tuple[Tensor, ...]) -> None:
+    def __init__(self, structure: PartOracle, scores: Tensor, extra: tuple[Tensor, ...]) -> None:
         self.structure = structure
         self.scores = scores.detach().to("cpu", torch.float64)
         self.extra = tuple(x.detach().to("cpu", torch.float64) for x in extra)

@@ -7,16 +7,14 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from structlat.distribution import SparseDistribution
-from structlat.errors import ArgumentError
+from structlat.errors import ArgumentError, check_choice, check_count
 from structlat.normalizers import (
     NORMALIZERS,
-    check_choice,
     check_options,
     marginalize,
     sparsemap,
     topk_sparsemax,
 )
-from structlat.problem import check_count
 from structlat.structure import Structure
 
 

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from structlat.errors import ArgumentError, InfeasibleError, rows_text
-from structlat.problem import Problem, make_problem
+from structlat.errors import ArgumentError
 
-if TYPE_CHECKING:
-    from structlat.structure import Structure
+
+class MapOracle(Protocol):
+    """What has to be known of a structure to ask it: :class:`structlat.Structure` is one."""
+
+    event_dtype: torch.dtype | None
+
+    @property
+    def event_shape(self) -> torch.Size:
+        """Shape of one structure z."""
+
+    def argmax(self, scores: Tensor, *extra: Tensor) -> Tensor:
+        """Z [B, *event_shape] of highest score."""
+
+    def score(self, z: Tensor, scores: Tensor, *extra: Tensor) -> Tensor:
+        """Score of z, [B]."""
 
 
 class MapAnswer(NamedTuple):
@@ -22,7 +34,7 @@ class MapAnswer(NamedTuple):
     cause: ValueError | None
 
 
-def ask_argmax(structure: Structure, scores: Tensor, *extra: Tensor) -> MapAnswer:
+def ask_argmax(structure: MapOracle, scores: Tensor, *extra: Tensor) -> MapAnswer:
     """Call ``structure.argmax`` and check its answer. Every call of an oracle in the library goes through here.
 
     An oracle that raises ValueError is asked row by row: the rows that raise are infeasible, the others are not lost.
@@ -42,7 +54,9 @@ def ask_argmax(structure: Structure, scores: Tensor, *extra: Tensor) -> MapAnswe
         causes = [row.cause for row in rows if row.cause is not None]
         dtype = next((row.z.dtype for row in rows if row.cause is None), rows[0].z.dtype)
         return MapAnswer(
-            torch.cat([row.z.to(dtype) for row in rows]), torch.cat([row.score for row in rows]), causes[-1]
+            torch.cat([row.z.to(dtype) for row in rows]),
+            torch.cat([row.score for row in rows]),
+            causes[-1] if causes else None,
         )
     score = structure.score(z, scores, *extra).detach()
     there = torch.isfinite(score)
@@ -51,12 +65,12 @@ def ask_argmax(structure: Structure, scores: Tensor, *extra: Tensor) -> MapAnswe
     return MapAnswer(z, torch.where(there, score, -torch.inf), None)
 
 
-def event_dtype(structure: Structure) -> torch.dtype:
+def event_dtype(structure: MapOracle) -> torch.dtype:
     """The dtype in which structures are computed with: labels as they are, 0 and 1 in float64 like the scores."""
     return structure.event_dtype or torch.float64
 
 
-def _checked_shape(structure: Structure, z: Any, batch: int) -> Tensor:
+def _checked_shape(structure: MapOracle, z: Any, batch: int) -> Tensor:
     expected = (batch, *structure.event_shape)
     if not isinstance(z, Tensor) or tuple(z.shape) != expected:
         came = f"shape {tuple(z.shape)}" if isinstance(z, Tensor) else type(z).__name__
@@ -64,45 +78,3 @@ def _checked_shape(structure: Structure, z: Any, batch: int) -> Tensor:
             f"{type(structure).__name__}.argmax: returned {came}; expected a tensor of shape {expected}"
         )
     return z.detach()
-
-
-def infeasible(structure: Structure, bad: Tensor, cause: ValueError | None = None) -> InfeasibleError:
-    """The error for rows ``bad`` [*batch] in which no structure is left."""
-    said = f" (its argmax said: {cause})" if cause is not None and str(cause) else ""
-    return InfeasibleError(
-        f"scores: no structure of {type(structure).__name__} is feasible in {rows_text(bad)}{said}; expected at "
-        "least one structure all of whose parts are above -inf"
-    )
-
-
-def argmax(structure: Structure, scores: Tensor, *extra: Tensor) -> Tensor:
-    """MAP with any batch dimensions: a structure of highest score.
-
-    Parameters
-    ----------
-    structure : Structure
-    scores : Tensor [*batch, *shape]
-    extra : Tensors that broadcast to [*batch, *extra_shape]
-
-    Returns
-    -------
-    Tensor
-        z [*batch, *event_shape], in the scores' dtype where the space has no dtype of its own.
-
-    Raises
-    ------
-    ArgumentError
-        Wrong shapes, dtypes, NaN, +inf; InfeasibleError where a row has no feasible structure.
-    """
-    problem = make_problem(structure, scores, extra)
-    z = problem.unflatten(first_map(problem))
-    return z.to(device=scores.device, dtype=structure.event_dtype or scores.dtype)
-
-
-def first_map(problem: Problem) -> Tensor:
-    """MAP structures z [B, *event] of a problem; InfeasibleError, naming the rows, where there is none."""
-    answer = ask_argmax(problem.structure, *problem.detached())
-    bad = torch.isneginf(answer.score)
-    if bool(bad.any()):
-        raise infeasible(problem.structure, problem.unflatten(bad), answer.cause) from answer.cause
-    return answer.z

@@ -1,10 +1,10 @@
-"""From scores to a distribution over structures: marginalize, topk_sparsemax, sparsemap."""
+"""From scores to structures: argmax, and the distributions marginalize, topk_sparsemax and sparsemap."""
 
 from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from types import FrameType
 from typing import Literal
 
@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from structlat.distribution import SparseDistribution, Support
-from structlat.errors import ArgumentError, NonConvergenceWarning
-from structlat.map_oracle import first_map, infeasible
-from structlat.problem import Problem, check_count, make_gamma, make_problem, needs_graph
+from structlat.errors import ArgumentError, NonConvergenceWarning, check_choice, check_count
+from structlat.problem import Problem, make_gamma, make_problem, needs_graph
 from structlat.simplex import entmax15, sparsemax
 from structlat.solvers.active_set import Solution, active_set
 from structlat.solvers.face import complete_face
@@ -36,12 +35,6 @@ SOLVERS = ("auto", "active_set")
 ON_FAILURE = ("warn", "raise", "ignore")
 
 
-def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
-    """Check an option that is one of a few words."""
-    if value not in choices:
-        raise ArgumentError(f"{name}: got {value!r}; expected one of {', '.join(map(repr, choices))}")
-
-
 def check_options(solver: str, tol: float, max_iter: int | None, on_failure: str) -> None:
     """Check the options of :func:`sparsemap`: there, and where a layer keeps them."""
     check_choice("solver", solver, SOLVERS)
@@ -50,6 +43,30 @@ def check_options(solver: str, tol: float, max_iter: int | None, on_failure: str
         raise ArgumentError(f"tol: got {tol!r}; expected a number of at least 0")
     if max_iter is not None:
         check_count("max_iter", max_iter)
+
+
+def argmax(structure: Structure, scores: Tensor, *extra: Tensor) -> Tensor:
+    """MAP with any batch dimensions: a structure of highest score.
+
+    Parameters
+    ----------
+    structure : Structure
+    scores : Tensor [*batch, *shape]
+    extra : Tensors that broadcast to [*batch, *extra_shape]
+
+    Returns
+    -------
+    Tensor
+        z [*batch, *event_shape], in the scores' dtype where the space has no dtype of its own.
+
+    Raises
+    ------
+    ArgumentError
+        Wrong shapes, dtypes, NaN, +inf; InfeasibleError where a row has no feasible structure.
+    """
+    problem = make_problem(structure, scores, extra)
+    z = problem.unflatten(problem.map_structures())
+    return z.to(device=scores.device, dtype=structure.event_dtype or scores.dtype)
 
 
 def marginalize(
@@ -75,7 +92,7 @@ def marginalize(
     problem = make_problem(structure, scores, extra)
     every = structure._every.to(scores.device).unsqueeze(0)
     s = problem.score(every)
-    _refuse_infeasible(problem, ~torch.isfinite(s.detach()).any(-1))
+    problem.refuse_infeasible(~torch.isfinite(s.detach()).any(-1))
     p = NORMALIZERS[normalizer](s)
     z = every.expand(s.shape + structure.event_shape)
     info = SolverInfo.closed_form(problem.batch_shape)
@@ -108,7 +125,7 @@ def topk_sparsemax(structure: Structure, scores: Tensor, *extra: Tensor, k: int 
     # one more than k: its score is what the certificate needs
     z, valid = structure.topk(*problem.detached(), k=k + 1)
     z, valid = z.to(scores.device), valid.to(scores.device)
-    _refuse_infeasible(problem, ~valid[:, 0])
+    problem.refuse_infeasible(~valid[:, 0])
     s = torch.where(valid, problem.score(z), -torch.inf)
     p = sparsemax(s[:, :k])
     size = (p.detach() > 0).sum(-1)
@@ -181,7 +198,7 @@ def sparsemap(
     if problem.scores.shape[0] == 0:
         return _empty(problem)
     scaled = problem.scaled(strength)
-    first = first_map(scaled)
+    first = scaled.map_structures()
     closed = structure.closed_form(scaled.scores, *scaled.extra) if solver == "auto" else None
     if closed is not None:
         info = SolverInfo.closed_form(problem.batch_shape)
@@ -298,11 +315,6 @@ def _empty(problem: Problem) -> SparseDistribution:
 def _on_device(problem: Problem, members: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     z, p, mask = (x.to(problem.scores.device) for x in members)
     return z, p, mask
-
-
-def _refuse_infeasible(problem: Problem, bad: Tensor) -> None:
-    if bool(bad.any()):
-        raise infeasible(problem.structure, problem.unflatten(bad))
 
 
 def _report(info: SolverInfo, on_failure: str) -> None:

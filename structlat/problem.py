@@ -5,17 +5,14 @@ Whatever a caller may get wrong about ``scores``, ``extra`` and ``gamma`` is sai
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, SupportsIndex
 
 import torch
 from torch import Tensor
 
-from structlat.errors import ArgumentError, rows_text
-
-if TYPE_CHECKING:
-    from structlat.structure import Structure
+from structlat.errors import ArgumentError, InfeasibleError, rows_text
+from structlat.map_oracle import ask_argmax
+from structlat.structure import Structure
 
 
 def needs_graph(*tensors: Tensor) -> bool:
@@ -69,6 +66,22 @@ class Problem:
         """Differentiable scores [B, K] of ``z`` [B, K, *event]."""
         return self.structure.score(z, self.scores.unsqueeze(1), *(x.unsqueeze(1) for x in self.extra))
 
+    def map_structures(self) -> Tensor:
+        """MAP structures z [B, *event], on the host; InfeasibleError, naming the rows, where there is none."""
+        answer = ask_argmax(self.structure, *self.detached())
+        self.refuse_infeasible(torch.isneginf(answer.score), answer.cause)
+        return answer.z
+
+    def refuse_infeasible(self, bad: Tensor, cause: ValueError | None = None) -> None:
+        """Raise InfeasibleError where no structure is left in some rows, ``bad`` [B]."""
+        if not bool(bad.any()):
+            return
+        said = f" (its argmax said: {cause})" if cause is not None and str(cause) else ""
+        raise InfeasibleError(
+            f"scores: no structure of {type(self.structure).__name__} is feasible in {rows_text(self.unflatten(bad))}"
+            f"{said}; expected at least one structure all of whose parts are above -inf"
+        ) from cause
+
     def unflatten(self, x: Tensor) -> Tensor:
         """Give [B, ...] its batch dimensions back."""
         return x.reshape(self.batch_shape + x.shape[1:])
@@ -82,8 +95,6 @@ def make_problem(structure: Structure, scores: Tensor, extra: tuple[Tensor, ...]
     ArgumentError
         A wrong type, dtype, shape or number of tensors; NaN or +inf.
     """
-    from structlat.structure import Structure  # which imports this module
-
     name = type(structure).__name__
     if not isinstance(structure, Structure) or getattr(structure, "shape", None) is None:
         came = f"{structure.__name__} as a class" if isinstance(structure, type) else repr(structure)
@@ -171,14 +182,3 @@ def make_gamma(gamma: float | Tensor, problem: Problem) -> Tensor:
             f"gamma: got shape {tuple(tensor.shape)}; expected a number or a shape that broadcasts to the batch "
             f"shape {tuple(problem.batch_shape)}"
         ) from None
-
-
-def check_count(name: str, value: SupportsIndex, least: int = 1) -> int:
-    """Check a whole number with a lower bound, such as ``k`` or the size of a space."""
-    try:
-        count = None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        count = None
-    if count is None or count < least:
-        raise ArgumentError(f"{name}: got {value!r}; expected a whole number of at least {least}")
-    return count

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from structlat import lawler
 from structlat.errors import ArgumentError, InfeasibleError
-from structlat.map_oracle import argmax, ask_argmax
-from structlat.normalizers import sparsemap
+from structlat.map_oracle import ask_argmax
+from structlat.normalizers import argmax, sparsemap
 from structlat.structure import Structure
 
 SCALES = (1e-6, 1.0, 1e6)

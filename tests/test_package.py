@@ -14,10 +14,10 @@ ROOT = Path(__file__).parent.parent
 # Lowest first: a module imports from its own layer or those above it in this list.
 LAYERS = (
     {"errors"},
-    {"problem", "simplex"},
-    {"map_oracle"},
+    {"map_oracle", "simplex"},
     {"lawler"},
     {"structure"},
+    {"problem"},
     {"structures"},
     {"solvers"},
     {"distribution"},
@@ -27,9 +27,8 @@ LAYERS = (
 
 
 def imports(path):
-    """Modules that a file imports when it is loaded (not for types alone, not inside functions)."""
-    tree = ast.parse(path.read_text())
-    for node in tree.body:
+    """Modules that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
             yield node.module
         elif isinstance(node, ast.Import):

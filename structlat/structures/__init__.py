@@ -4,7 +4,6 @@ from structlat.structures.bits import BitVector
 from structlat.structures.budget import BudgetBitVector
 from structlat.structures.categorical import Categorical
 from structlat.structures.chain import LinearChain
-from structlat.structures.from_argmax import FromArgmax
 from structlat.structures.matching import BipartiteMatching
 
 __all__ = [
@@ -12,6 +11,5 @@ __all__ = [
     "BitVector",
     "BudgetBitVector",
     "Categorical",
-    "FromArgmax",
     "LinearChain",
 ]

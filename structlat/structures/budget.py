@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from oracles import budget as oracle
-from structlat.errors import ArgumentError
-from structlat.problem import check_count
+from structlat.errors import ArgumentError, check_count
 from structlat.structure import ENUMERATION_LIMIT, Structure
 from structlat.structures._host import check_event, is_binary, refuse_past, to_numpy, to_torch
 

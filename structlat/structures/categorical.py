@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from oracles import categorical
-from structlat.problem import check_count
+from structlat.errors import check_count
 from structlat.simplex import sparsemax
 from structlat.structure import ENUMERATION_LIMIT, Structure
 from structlat.structures._host import check_event, is_label, pick, refuse_past, to_numpy, to_torch

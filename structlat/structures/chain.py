@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from oracles import chain
-from structlat.errors import ArgumentError, rows_text
-from structlat.problem import check_count, make_problem
+from structlat.errors import ArgumentError, check_count, rows_text
+from structlat.problem import make_problem
 from structlat.structure import ENUMERATION_LIMIT, Structure
 from structlat.structures._host import check_event, is_label, pick, refuse_past, to_numpy, to_torch
 

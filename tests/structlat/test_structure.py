@@ -279,3 +279,14 @@ def test_large_enumerations_are_refused_not_run():
     structure = sl.Structure.from_argmax(lambda s: s > 0, (30,))
     with pytest.raises(sl.ArgumentError, match="more than 100 structures"):
         structure.enumerate(limit=100)
+
+
+def test_an_oracle_that_takes_one_row_at_a_time():
+    class OneByOne(Pair):
+        def argmax(self, scores):
+            if len(scores) > 1:
+                raise ValueError("one row, please")
+            return super().argmax(scores)
+
+    x = torch.randn(3, 6, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(sl.sparsemap(OneByOne(), x).mean, sl.sparsemap(Pair(), x).mean)
