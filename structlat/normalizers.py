@@ -11,14 +11,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from structlat.assemble import compact, empty_distribution, from_solution, make_distribution
 from structlat.distribution import SparseDistribution, Support
 from structlat.errors import ArgumentError, NonConvergenceWarning, check_choice, check_count
-from structlat.problem import Problem, make_gamma, make_problem, needs_graph
+from structlat.problem import make_gamma, make_problem
 from structlat.simplex import entmax15, sparsemax
-from structlat.solvers.active_set import Solution, active_set
-from structlat.solvers.face import complete_face
+from structlat.solvers.active_set import active_set
 from structlat.solvers.info import SolverInfo
-from structlat.solvers.kkt import with_graph
 from structlat.structure import Structure
 
 
@@ -96,7 +95,7 @@ def marginalize(
     p = NORMALIZERS[normalizer](s)
     z = every.expand(s.shape + structure.event_shape)
     info = SolverInfo.closed_form(problem.batch_shape)
-    return _distribution(problem, *(_compact(z, p) if bool((p.detach() == 0).any()) else (z, p)), info)
+    return make_distribution(problem, *(compact(z, p) if bool((p.detach() == 0).any()) else (z, p)), info)
 
 
 def topk_sparsemax(structure: Structure, scores: Tensor, *extra: Tensor, k: int = 10) -> SparseDistribution:
@@ -121,7 +120,7 @@ def topk_sparsemax(structure: Structure, scores: Tensor, *extra: Tensor, k: int 
     k = check_count("k", k)
     problem = make_problem(structure, scores, extra)
     if problem.scores.shape[0] == 0:
-        return _empty(problem)
+        return empty_distribution(problem)
     # one more than k: its score is what the certificate needs
     z, valid = structure.topk(*problem.detached(), k=k + 1)
     z, valid = z.to(scores.device), valid.to(scores.device)
@@ -140,7 +139,7 @@ def topk_sparsemax(structure: Structure, scores: Tensor, *extra: Tensor, k: int 
         converged=torch.ones(problem.batch_shape, dtype=torch.bool, device="cpu"),
         exact=problem.unflatten(exact).cpu(),
     )
-    return _distribution(problem, *_compact(z[:, :k], p), info)
+    return make_distribution(problem, *compact(z[:, :k], p), info)
 
 
 def sparsemap(
@@ -196,7 +195,7 @@ def sparsemap(
     problem = make_problem(structure, scores, extra)
     strength = make_gamma(gamma, problem)
     if problem.scores.shape[0] == 0:
-        return _empty(problem)
+        return empty_distribution(problem)
     scaled = problem.scaled(strength)
     first = scaled.map_structures()
     closed = structure.closed_form(scaled.scores, *scaled.extra) if solver == "auto" else None
@@ -207,7 +206,7 @@ def sparsemap(
             scaled = problem.scaled(strength)
             return structure.closed_form(scaled.scores, *scaled.extra) or closed
 
-        return _distribution(problem, *_compact(*closed), info, again)
+        return make_distribution(problem, *compact(*closed), info, again)
     flat_scores, *flat_extra = scaled.detached()
     solution = active_set(
         structure,
@@ -230,91 +229,7 @@ def sparsemap(
         None if history is None else history._replace(gap=history.gap * scale),
     ).map(problem.unflatten)
     _report(info, on_failure)
-    return _from_solution(problem, strength, solution, info)
-
-
-def _from_solution(problem: Problem, gamma: Tensor, solution: Solution, info: SolverInfo) -> SparseDistribution:
-    """Give the solver's support its graph: p from the support itself, the means from the completed face.
-
-    Each has a graph of its own down to the caller's tensors: a backward call through one leaves the other.
-    """
-    z, p, _ = _on_device(problem, solution.supports.members())
-    z, p = _compact(z, p)
-    found = z, p, p > 0
-    face: list[tuple[Tensor, Tensor, Tensor]] = []
-
-    def differentiable() -> bool:
-        return needs_graph(problem.scores, *problem.extra, gamma)
-
-    def support(members: tuple[Tensor, Tensor, Tensor]) -> Support:
-        z, p, mask = members
-        if not differentiable():
-            return z, p
-        return z, with_graph(p, problem.scaled(gamma).score(z), problem.structure.vertex(z), mask)
-
-    def mean_support() -> Support:
-        # found when somebody asks for the means, not before: expect() alone has no use for it
-        if not differentiable():
-            return found[0], found[1]
-        if not face:
-            face.append(_on_device(problem, complete_face(solution.supports)))
-        return support(face[0])
-
-    z, p = support(found)
-    return _distribution(problem, z, p, info, mean_support, mask=found[2])
-
-
-def _distribution(
-    problem: Problem,
-    z: Tensor,
-    p: Tensor,
-    info: SolverInfo,
-    mean_support: Callable[[], Support] | None = None,
-    mask: Tensor | None = None,
-) -> SparseDistribution:
-    """The distribution over a flat batch, in the caller's batch shape and dtypes."""
-
-    def dressed(z: Tensor) -> Tensor:
-        return problem.unflatten(z.to(problem.structure.event_dtype or problem.dtype))
-
-    def moments() -> Support:
-        structures, weights = mean_support() if mean_support is not None else (z, p)
-        return dressed(structures), problem.unflatten(weights)
-
-    return SparseDistribution(
-        problem.structure,
-        dressed(z),
-        problem.unflatten(p).to(problem.probs_dtype),
-        None if mask is None else problem.unflatten(mask),
-        info,
-        moments,
-        problem.dtype,
-        validate_args=False,
-    )
-
-
-def _compact(z: Tensor, p: Tensor) -> Support:
-    """Keep what has probability in some row, most probable first; padding repeats the row's first structure."""
-    kept = p.detach() > 0
-    width = max(int(kept.sum(-1).max()) if len(p) else 1, 1)
-    order = p.detach().sort(dim=-1, descending=True, stable=True).indices[:, :width]
-    p = p.gather(1, order)
-    order = torch.where(p.detach() > 0, order, order[:, :1])
-    index = order.reshape(order.shape + (1,) * (z.ndim - 2)).expand(order.shape + z.shape[2:])
-    return z.gather(1, index), p
-
-
-def _empty(problem: Problem) -> SparseDistribution:
-    """An empty batch is a batch."""
-    structure = problem.structure
-    z = torch.zeros(0, 1, *structure.event_shape, dtype=torch.float64, device=problem.scores.device)
-    p = problem.scores.flatten(start_dim=1).sum(-1, keepdim=True)  # [0, 1], with the caller's graph
-    return _distribution(problem, z, p, SolverInfo.closed_form(problem.batch_shape))
-
-
-def _on_device(problem: Problem, members: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    z, p, mask = (x.to(problem.scores.device) for x in members)
-    return z, p, mask
+    return from_solution(problem, strength, solution, info)
 
 
 def _report(info: SolverInfo, on_failure: str) -> None:

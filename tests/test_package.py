@@ -21,6 +21,7 @@ LAYERS = (
     {"structures"},
     {"solvers"},
     {"distribution"},
+    {"assemble"},
     {"normalizers"},
     {"layers", "plot", "testing"},
 )
