@@ -91,3 +91,16 @@ def test_control_c_ends_it_with_what_was_learned(tmp_path):
     assert line["interrupted"]
     assert 0 < line["epochs"] < 10_000
     assert (tmp_path / "quickstart.png").read_bytes().startswith(PNG)
+
+
+@pytest.mark.parametrize("module", ["numpy", "torch.nn.modules"])
+def test_control_c_while_it_imports(tmp_path, monkeypatch, module):
+    monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")  # says which module has just been imported
+    process = start("quickstart.py", "--out", tmp_path)
+    for line in process.stdout:
+        if line.rstrip().endswith(f" {module}"):
+            break
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output, output
