@@ -202,6 +202,6 @@ def _first_annotation(fn: Callable[..., Any]) -> Any:
         annotation = next(iter(inspect.signature(fn).parameters.values())).annotation
         if isinstance(annotation, str):
             annotation = eval(annotation, getattr(inspect.unwrap(fn), "__globals__", {}))
-    except (TypeError, ValueError, NameError, AttributeError, StopIteration):
+    except (TypeError, ValueError, NameError, AttributeError, SyntaxError, StopIteration):
         return None
     return annotation

@@ -41,11 +41,11 @@ def active_set(
     validate: bool,
     keep_trace: bool,
 ) -> Solution:
-    """Solve SparseMAP with gamma = 1 for ``scores`` [B, *shape], ``extra`` [B, *extra_shape], from ``first`` [B,
-    *event].
+    """Solve SparseMAP with gamma = 1 for ``scores`` [B, *shape] and ``extra`` [B, *extra_shape].
 
-    All unfinished rows go to the oracle in one call a round; finished rows leave. Whether a row converged or not, its p
-    is the optimum on an affinely independent support, with every p > 0.
+    It starts from the MAP structures ``first`` [B, *event]. All unfinished rows go to the oracle in one call a round;
+    finished rows leave. Whether a row converged or not, its p is the optimum on an affinely independent support, with
+    every p > 0.
     """
     supports = Supports(structure, scores, extra, first, validate)
     batch = supports.batch
@@ -61,7 +61,7 @@ def active_set(
         supports.make_room()
         gradient = np.empty((len(rows), supports.parts))
         kernels.gradient(supports.state, rows, supports.flat_scores, gradient)
-        answers = supports.ask(rows, gradient, extra_factor=1.0 + kernels.TIE)
+        answers = supports.ask(rows, gradient, supports.extra_above_ties)
         row_gap = np.empty(len(rows))
         status, slots = np.empty(len(rows), dtype=np.int64), np.empty(len(rows), dtype=np.int64)
         kernels.advance(supports.state, rows, answers.v, answers.t, answers.used, tol, row_gap, status, slots)
@@ -74,9 +74,13 @@ def active_set(
         rows = rows[status == kernels.CONTINUES]
     kernels.finish(supports.state, np.arange(batch))
     trace = Trace(*(torch.stack(x) for x in zip(*history, strict=True))) if history else None
-    to_tensor = torch.from_numpy
     return Solution(
-        supports, to_tensor(gap), to_tensor(iterations), to_tensor(iterations + 1), to_tensor(converged), trace
+        supports,
+        torch.from_numpy(gap),
+        torch.from_numpy(iterations),
+        torch.from_numpy(iterations + 1),  # the first structure was an oracle call of its own
+        torch.from_numpy(converged),
+        trace,
     )
 
 

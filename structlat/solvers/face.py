@@ -38,7 +38,7 @@ def complete_face(supports: Supports) -> tuple[Tensor, Tensor, Tensor]:
         noise = directions[asked[rows] // 2] * sign[:, None]
         at = np.empty((len(rows), parts))
         kernels.probe(supports.state, rows, supports.flat_scores, noise, at)
-        answers = supports.ask(rows, at)
+        answers = supports.ask(rows, at, supports.extra)
         slots = np.empty(len(rows), dtype=np.int64)
         kernels.widen(supports.state, rows, answers.v, answers.t, slots)
         supports.add(rows, slots, answers.z)

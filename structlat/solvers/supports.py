@@ -6,6 +6,7 @@ oracle, which speaks torch. This file is the bridge, and the only place where a 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -47,7 +48,11 @@ class Supports:
         self.batch = scores.shape[0]
         self.flat_scores: Floats = np.ascontiguousarray(scores.reshape(self.batch, -1).numpy())
         self.parts = self.flat_scores.shape[1]
-        self._absolute = tuple(torch.where(torch.isneginf(x), 0, x).abs() for x in (scores, *extra))
+        # once, and not once a round: what the oracle is asked with (see kernels.TIE), and what rounding is measured by
+        self.extra_above_ties = tuple(_by_row(lambda x: x * (1.0 + kernels.TIE), x) for x in extra)
+        self._absolute = tuple(
+            _by_row(lambda x: torch.where(torch.isneginf(x), 0, x).abs(), x) for x in (scores, *extra)
+        )
         self.z = torch.zeros(self.batch, FIRST_CAPACITY, *first.shape[1:], dtype=first.dtype, device="cpu")
         self.state = _empty_state(self.batch, FIRST_CAPACITY, self.parts)
         size = torch.stack([x.reshape(self.batch, -1).amax(-1) for x in self._absolute if x[0].numel()]).amax(0).numpy()
@@ -56,11 +61,10 @@ class Supports:
         self.z[:, 0] = first
         kernels.start(self.state, answers.v, answers.t, answers.used)
 
-    def ask(self, rows: Ints, gradient: Floats, extra_factor: float = 1.0) -> Answers:
-        """MAP structures of ``rows`` at ``gradient`` [N, d], the extra scores multiplied by ``extra_factor``."""
-        extra = tuple(_take(x, rows, self.batch) * extra_factor for x in self.extra)
+    def ask(self, rows: Ints, gradient: Floats, extra: tuple[Tensor, ...]) -> Answers:
+        """MAP structures of ``rows`` [N] at ``gradient`` [N, d] and ``extra`` [B, *extra_shape]."""
         at = torch.from_numpy(gradient).reshape(len(rows), *self.structure.shape)
-        answer = ask_argmax(self.structure, at, *extra)
+        answer = ask_argmax(self.structure, at, *(_take(x, rows, self.batch) for x in extra))
         if bool(torch.isneginf(answer.score).any()):
             raise ArgumentError(
                 f"{type(self.structure).__name__}.argmax: returned an infeasible structure where one is feasible "
@@ -139,6 +143,11 @@ def _empty_state(batch: int, capacity: int, parts: int) -> ActiveSet:
         norm=np.zeros(batch),
         unit=np.ones(batch),
     )
+
+
+def _by_row(fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """``fn`` of each row of x; rows that are all one in memory stay so."""
+    return fn(x[:1]).expand(x.shape) if x.stride(0) == 0 else fn(x)
 
 
 def _take(x: Tensor, rows: Ints, batch: int) -> Tensor:
