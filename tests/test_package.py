@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 # Lowest first: a module imports from its own layer or those above it in this list.
 LAYERS = (
     {"errors"},
+    {"operators"},
     {"map_oracle", "simplex"},
     {"lawler"},
     {"structure"},

@@ -1,0 +1,107 @@
+"""Steps that torch cannot look into, as torch operators: what has to read values, or asks an oracle on the host.
+
+A transform (``torch.func``, ``torch.compile``) traces everything else and calls these as they are. They see detached
+tensors, have no derivative, and take the batch as a whole: under ``vmap`` the mapped dimension joins the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from structlat.errors import ArgumentError, InfeasibleError, rows_text
+
+ERRORS = {error.__name__: error for error in (ArgumentError, InfeasibleError)}
+
+
+def operator(name: str, fake: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make a function of a flat batch the operator ``structlat::name``.
+
+    Every tensor that goes in is [B, ...], or [1, ...] where all rows share it; every tensor that comes out is
+    [B, ...]. An argument ``batch_shape`` says which shape the rows have for the caller; under ``vmap`` it grows.
+    ``fake`` tells a tracer the shapes and dtypes of what comes out.
+    """
+
+    def decorate(fn: Callable[..., Any]) -> Callable[..., Any]:
+        made = torch.library.custom_op(f"structlat::{name}", fn, mutates_args=())
+        made.register_fake(fake)
+        names = [argument.name for argument in made._opoverload._schema.arguments]
+
+        def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
+            width = info.batch_size
+            tensors = [
+                x.movedim(dim, 0) if dim is not None else x
+                for arg, dims in zip(args, in_dims, strict=True)
+                for x, dim in _pairs(arg, dims)
+            ]
+            mapped = [dim is not None for arg, dims in zip(args, in_dims, strict=True) for _, dim in _pairs(arg, dims)]
+            rows = max((x.shape[int(is_mapped)] for x, is_mapped in zip(tensors, mapped, strict=True)), default=1)
+            flat = iter(_join(x, is_mapped, width, rows) for x, is_mapped in zip(tensors, mapped, strict=True))
+            joined = [
+                next(flat)
+                if isinstance(arg, Tensor)
+                else [next(flat) for _ in arg]
+                if isinstance(arg, (list, tuple)) and arg and isinstance(arg[0], Tensor)
+                else arg
+                for arg in args
+            ]
+            if "batch_shape" in names:
+                at = names.index("batch_shape")
+                joined[at] = [width, *joined[at]]
+            out = made(*joined)
+            if isinstance(out, Tensor):
+                return out.reshape(width, rows, *out.shape[1:]), 0
+            return tuple(x.reshape(width, rows, *x.shape[1:]) for x in out), (0,) * len(out)
+
+        made.register_vmap(vmap)
+        return made
+
+    return decorate
+
+
+def _pairs(arg: Any, dims: Any) -> list[tuple[Tensor, int | None]]:
+    """The tensors of one argument with the dimension that each is mapped over."""
+    if isinstance(arg, Tensor):
+        return [(arg, dims)]
+    if isinstance(arg, (list, tuple)) and arg and isinstance(arg[0], Tensor):
+        return list(zip(arg, dims if isinstance(dims, Sequence) else [dims] * len(arg), strict=True))
+    return []
+
+
+def _join(x: Tensor, is_mapped: bool, width: int, rows: int) -> Tensor:
+    """[width, B or 1, ...], or [B or 1, ...] for all of the width, as one batch; what all rows share stays one row."""
+    if not is_mapped:
+        if x.shape[0] == 1 and rows != 1:
+            return x
+        x = x.expand(width, *x.shape)
+    return x.expand(width, rows, *x.shape[2:]).reshape(width * rows, *x.shape[2:])
+
+
+@torch.library.custom_op("structlat::refuse", mutates_args=())
+def _refuse(bad: Tensor, error: str, text: str) -> Tensor:
+    if bool(bad.any()):
+        raise ERRORS[error](text.replace("{rows}", rows_text(bad)))
+    return torch.zeros(bad.shape, dtype=torch.float64, device=bad.device)
+
+
+@_refuse.register_fake
+def _(bad: Tensor, error: str, text: str) -> Tensor:
+    return bad.new_empty(bad.shape, dtype=torch.float64)
+
+
+@_refuse.register_vmap
+def _(info: Any, in_dims: tuple[Any, ...], bad: Tensor, error: str, text: str) -> tuple[Tensor, int]:
+    return _refuse(bad.movedim(in_dims[0], 0), error, text), 0
+
+
+def guard(x: Tensor, bad: Tensor, error: type[ArgumentError], text: str) -> Tensor:
+    """A copy of ``x`` [*batch, ...], made where no row of ``bad`` [*batch] is True.
+
+    Elsewhere ``error`` is raised, ``{rows}`` in its ``text`` replaced by words for the bad rows. The answer has to be
+    used instead of ``x``: a tracer drops an operator whose result nobody needs.
+    """
+    zero: Tensor = _refuse(bad, error.__name__, text)
+    return x + zero.to(x.dtype).reshape(zero.shape + (1,) * (x.ndim - zero.ndim))
