@@ -20,9 +20,12 @@ def from_solution(problem: Problem, gamma: Tensor, solution: Solution, info: Sol
 
     Each has a graph of its own down to the caller's tensors: a backward call through one leaves the other.
     """
-    z, p, _ = _on_device(problem, solution.supports.members())
-    z, p = compact(z, p)
+    device = problem.scores.device
+    z, p = compact(solution.z.to(device), solution.p.to(device))
     mask = p > 0
+
+    flat = problem.scaled(gamma).detached()
+    inputs = flat[0], flat[1:]
 
     def differentiable() -> bool:
         return needs_graph(problem.scores, *problem.extra, gamma)
@@ -40,7 +43,7 @@ def from_solution(problem: Problem, gamma: Tensor, solution: Solution, info: Sol
         if not differentiable():
             return z, p
         if not face:
-            face.append(_on_device(problem, complete_face(solution.supports)))
+            face.append(_on_device(problem, complete_face(problem.structure, *inputs, solution.z, solution.p)))
         return face[0][0], graphed(*face[0])
 
     return make_distribution(problem, z, graphed(z, p, mask), info, mean_support, mask)

@@ -20,9 +20,13 @@ from structlat.structure import Structure
 
 
 class Solution(NamedTuple):
-    """Supports at the end of the method, and what it took; tensors are flat [B], the gap in units of scores / gamma."""
+    """Where the method ended: z [B, K, *event], p [B, K] float64, K >= 1, and what it took, [B].
 
-    supports: Supports
+    Padding repeats the row's first structure with p = 0; the gap is in units of scores / gamma.
+    """
+
+    z: Tensor
+    p: Tensor
     gap: Tensor
     iterations: Tensor
     oracle_calls: Tensor
@@ -40,14 +44,20 @@ def active_set(
     max_iter: int | None,
     validate: bool,
     keep_trace: bool,
+    init: tuple[Tensor, Tensor] | None = None,
 ) -> Solution:
     """Solve SparseMAP with gamma = 1 for ``scores`` [B, *shape] and ``extra`` [B, *extra_shape].
 
-    It starts from the MAP structures ``first`` [B, *event]. All unfinished rows go to the oracle in one call a round;
+    It starts from the MAP structures ``first`` [B, *event], or from ``init``, an earlier answer: z [B, K, *event] and
+    p [B, K]. All unfinished rows go to the oracle in one call a round;
     finished rows leave. Whether a row converged or not, its p is the optimum on an affinely independent support, with
     every p > 0.
     """
-    supports = Supports(structure, scores, extra, first, validate)
+    z, p = first.unsqueeze(1), torch.ones(len(first), 1, dtype=torch.float64, device="cpu")
+    if init is not None:
+        z = torch.cat([z, init[0].to(z.dtype)], 1)
+        p = torch.cat([torch.zeros_like(p), init[1].to(torch.float64)], 1)
+    supports = Supports(structure, scores, extra, z, p, validate=validate)
     batch = supports.batch
     limit = 10_000 + 100 * supports.parts if max_iter is None else max_iter
     gap = np.full(batch, np.inf)
@@ -74,14 +84,28 @@ def active_set(
         rows = rows[status == kernels.CONTINUES]
     kernels.finish(supports.state, np.arange(batch))
     trace = Trace(*(torch.stack(x) for x in zip(*history, strict=True))) if history else None
+    z, p, _ = supports.members()
     return Solution(
-        supports,
+        z,
+        p,
         torch.from_numpy(gap),
         torch.from_numpy(iterations),
         torch.from_numpy(iterations + 1),  # the first structure was an oracle call of its own
         torch.from_numpy(converged),
         trace,
     )
+
+
+def polish(
+    structure: Structure, scores: Tensor, extra: tuple[Tensor, ...], z: Tensor, p: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Reduce p [B, K] on z [B, K, *event] to an affinely independent support and move to the optimum on it.
+
+    The objective never goes down, and what stays has p > 0. Returns z [B, K', *event], p [B, K'], padded as in
+    :class:`Solution`.
+    """
+    z, p, _ = Supports(structure, scores, extra, z, p, validate=False).members()
+    return z, p
 
 
 def _snapshot(supports: Supports, rows: np.ndarray, row_gap: np.ndarray) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from structlat.solvers import kernels
 from structlat.solvers.supports import Supports
+from structlat.structure import Structure
 
 # Three misses in a row contain one direction asked both ways; on a face that is not complete, one of the two finds a
 # new vertex, whatever the direction (but for a set of measure zero).
@@ -19,11 +20,20 @@ MISSES = 3
 SEED = 20200601
 
 
-def complete_face(supports: Supports) -> tuple[Tensor, Tensor, Tensor]:
-    """Widen each support, in place, to affinely independent vertices that span its optimal face.
+def complete_face(
+    structure: Structure,
+    scores: Tensor,
+    extra: tuple[Tensor, ...],
+    z: Tensor,
+    p: Tensor,
+    validate: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Widen the support of an optimal p [B, K] on z [B, K, *event] to affinely independent vertices of its face.
 
-    Returns what ``Supports.members`` does: those that the support lacked come last, with p = 0.
+    Returns z [B, K', *event], p [B, K'] and where they are, [B, K'] bool: those that the support lacked come last,
+    with p = 0; padding repeats the row's first.
     """
+    supports = Supports(structure, scores, extra, z, p, validate=validate, move=False)
     batch, parts = supports.batch, supports.parts
     private = np.random.default_rng(SEED)  # the same directions for every row: a batch is a loop over its rows
     misses = np.zeros(batch, dtype=np.int64)

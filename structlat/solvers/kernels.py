@@ -322,20 +322,69 @@ def _see(s: ActiveSet, b: int, v: Floats, t: float) -> None:
 
 
 @njit(cache=True, nogil=True)
-def start(s: ActiveSet, v: Floats, t: Floats, used: Floats) -> None:
-    """Put the first structure of every row in: v [B, d], t [B], used [B]."""
+def load(s: ActiveSet, v: Floats, t: Floats, used: Floats, p: Floats, move: bool) -> None:
+    """Start from p [B, K] on the structures v [B, K, d] with scores t [B, K], slot k being that of structure k.
+
+    Infeasible structures (t = -inf) go; p is scaled to sum to one, and is 1 on the first where nothing is left. What
+    depends affinely on the structures before it moves p to the boundary, never down; then, with ``move``, the
+    corrective step.
+    """
+    q = np.empty(s.p.shape[1])
     for b in range(v.shape[0]):
-        s.offset[b] = t[b]
-        _see(s, b, v[b], t[b])
-        s.vertices[b, 0] = v[b]
-        s.t[b, 0] = 0.0
-        s.used[b, 0] = used[b]
+        s.offset[b] = t[b, 0]
+        total = 0.0
+        for k in range(v.shape[1]):
+            if t[b, k] > -np.inf:
+                _see(s, b, v[b, k], t[b, k])
+                total += p[b, k]
         for i in range(s.slot.shape[1]):
             s.slot[b, i] = i
-        _append(s, b, v[b], 0.0)
-        s.size[b] = 1
-        s.p[b, 0] = 1.0
-        s.mean[b] = v[b]
+        for k in range(v.shape[1]):
+            weight = (1.0 if k == 0 else 0.0) if total == 0.0 else p[b, k] / total
+            if weight > 0.0 and t[b, k] > -np.inf:
+                _load_one(s, b, v[b, k], t[b, k] - s.offset[b], used[b, k], weight, k)
+        _refactor(s, b)
+        if move:
+            _correct(s, b, -1, q)
+            _update_mean(s, b)
+
+
+@njit(cache=True, nogil=True)
+def _load_one(s: ActiveSet, b: int, v: Floats, t: float, used: float, weight: float, k: int) -> None:
+    known = _position(s, b, v, t)
+    if known >= 0:
+        s.p[b, known] += weight
+        return
+    n = s.size[b]
+    if _append(s, b, v, 0.0) < UNSURE_HIGH:
+        c = s.factor[b, n, :n].copy()
+        _back_substitute(s.factor[b], n, c)
+        gain = t
+        for i in range(n):
+            gain -= c[i] * s.t[b, s.slot[b, i]]
+        # p of the structure grows where that gains, and shrinks elsewhere, until one of them has none
+        sign = 1.0 if gain > 0.0 else -1.0
+        step, block = np.inf if gain > 0.0 else weight, -1
+        for i in range(n):
+            if sign * c[i] > 1e-9 and s.p[b, i] < step * sign * c[i]:
+                step, block = s.p[b, i] / (sign * c[i]), i
+        for i in range(n):
+            s.p[b, i] = max(s.p[b, i] - sign * step * c[i], 0.0)
+        if block < 0:
+            return
+        _delete(s, b, block)
+        weight += sign * step
+        n -= 1
+        _append(s, b, v, 0.0)
+    i = n
+    while s.slot[b, i] != k:
+        i += 1
+    s.slot[b, i], s.slot[b, n] = s.slot[b, n], k
+    s.vertices[b, k] = v
+    s.t[b, k] = t
+    s.used[b, k] = used
+    s.p[b, n] = weight
+    s.size[b] = n + 1
 
 
 @njit(cache=True, nogil=True)

@@ -32,14 +32,23 @@ class Answers(NamedTuple):
 
 
 class Supports:
-    """One support a row, grown and shrunk by the kernels; ``first`` [B, *event] is the structure it starts from.
+    """One support a row, grown and shrunk by the kernels.
 
-    ``scores`` [B, *shape] and ``extra`` [B, *extra_shape] are float64, on the host, without graph, and divided by
-    gamma. Rows in arguments are flat row numbers.
+    It starts from p [B, K] on the structures z [B, K, *event], moved to its optimum if ``move``. ``scores``
+    [B, *shape] and ``extra`` [B, *extra_shape] are float64, on the host, without graph, and divided by gamma. Rows in
+    arguments are flat row numbers.
     """
 
     def __init__(
-        self, structure: Structure, scores: Tensor, extra: tuple[Tensor, ...], first: Tensor, validate: bool
+        self,
+        structure: Structure,
+        scores: Tensor,
+        extra: tuple[Tensor, ...],
+        z: Tensor,
+        p: Tensor,
+        *,
+        validate: bool,
+        move: bool = True,
     ) -> None:
         self.structure = structure
         self.scores = scores
@@ -53,13 +62,18 @@ class Supports:
         self._absolute = tuple(
             _by_row(lambda x: torch.where(torch.isneginf(x), 0, x).abs(), x) for x in (scores, *extra)
         )
-        self.z = torch.zeros(self.batch, FIRST_CAPACITY, *first.shape[1:], dtype=first.dtype, device="cpu")
-        self.state = _empty_state(self.batch, FIRST_CAPACITY, self.parts)
+        width = z.shape[1]
+        capacity = max(FIRST_CAPACITY, width)
+        self.z = torch.zeros(self.batch, capacity, *z.shape[2:], dtype=z.dtype, device="cpu")
+        self.z[:, :width] = z
+        self.state = _empty_state(self.batch, capacity, self.parts)
         size = torch.stack([x.reshape(self.batch, -1).amax(-1) for x in self._absolute if x[0].numel()]).amax(0).numpy()
         self.state.unit[:] = np.where(size > 0, np.minimum(size, 1.0), 1.0)
-        answers = self._describe(np.arange(self.batch), first)
-        self.z[:, 0] = first
-        kernels.start(self.state, answers.v, answers.t, answers.used)
+        every = np.repeat(np.arange(self.batch), width)
+        answers = self._describe(every, z.reshape(-1, *z.shape[2:]))
+        v, t, used = (x.reshape(self.batch, width, *x.shape[1:]) for x in answers[1:])
+        weights = np.ascontiguousarray(p.to(torch.float64).numpy())
+        kernels.load(self.state, v, t, used, weights, move)
 
     def ask(self, rows: Ints, gradient: Floats, extra: tuple[Tensor, ...]) -> Answers:
         """MAP structures of ``rows`` [N] at ``gradient`` [N, d] and ``extra`` [B, *extra_shape]."""
@@ -152,7 +166,7 @@ def _by_row(fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 def _take(x: Tensor, rows: Ints, batch: int) -> Tensor:
     """Rows of x, without a copy where all of them are asked for or all are the same."""
-    if len(rows) == batch:
+    if len(rows) == batch and rows[0] == 0 and rows[-1] == batch - 1:
         return x
     if x.stride(0) == 0:
         return x[:1].expand(len(rows), *x.shape[1:])

@@ -19,10 +19,9 @@ def run(structure, *inputs, **options):
     return active_set(structure, inputs[0], tuple(inputs[1:]), first, **settings)
 
 
-def lifted(state, row):
-    n = int(state.size[row])
-    a = state.vertices[row, state.slot[row, :n]]
-    return np.hstack([a, np.ones((n, 1))])
+def lifted(structure, z):
+    a = structure.vertex(z).reshape(len(z), -1).double().numpy()
+    return np.hstack([a, np.ones((len(a), 1))])
 
 
 def problems(generator):
@@ -36,38 +35,22 @@ def problems(generator):
     yield bits, draw(bits, generator, 12, 0.7)
 
 
-def test_the_factor_is_that_of_the_support(generator):
-    """Whatever was appended, rotated out and exchanged: L L' = A A' + 1 1' and L y = 1."""
-    for structure, inputs in problems(generator):
-        for max_iter in (5, 15, None):
-            state = run(structure, *inputs, max_iter=max_iter).supports.state
-            for row in range(12):
-                a = lifted(state, row)
-                n = len(a)
-                factor = np.tril(state.factor[row, :n, :n])
-                np.testing.assert_allclose(factor @ factor.T, a @ a.T, atol=1e-9)
-                np.testing.assert_allclose(factor @ state.y[row, 0, :n], np.ones(n), atol=1e-9)
-                assert sorted(state.slot[row]) == list(range(state.slot.shape[1]))
-
-
 def test_what_holds_after_any_number_of_rounds(generator):
     """p > 0, sum 1, an affinely independent support, the optimum on it; and the objective never goes down."""
     for structure, inputs in problems(generator):
         last = np.full(12, -np.inf)
         for max_iter in (*range(1, 12), 20, 40, 80):
-            state = run(structure, *inputs, max_iter=max_iter).supports.state
+            solution = run(structure, *inputs, max_iter=max_iter)
             for row in range(12):
-                n = int(state.size[row])
-                p = state.p[row, :n]
-                assert (p > 0).all()
+                there = solution.p[row] > 0
+                z, p = solution.z[row][there], solution.p[row][there].numpy()
                 assert abs(p.sum() - 1) < 1e-12
-                a = lifted(state, row)
-                assert np.linalg.matrix_rank(a) == n
+                a = lifted(structure, z)
+                assert np.linalg.matrix_rank(a) == len(a)
                 mean = p @ a[:, :-1]
-                np.testing.assert_allclose(mean, state.mean[row], atol=1e-12)
-                reduced = state.t[row, state.slot[row, :n]] - a[:, :-1] @ mean
-                assert np.ptp(reduced) < 1e-9
-                objective = p @ state.t[row, state.slot[row, :n]] - mean @ mean / 2
+                t = structure.score(z, *(x[row : row + 1] for x in inputs)).numpy()
+                assert np.ptp(t - a[:, :-1] @ mean) < 1e-9
+                objective = p @ t - mean @ mean / 2
                 assert objective >= last[row] - 1e-12
                 last[row] = objective
 
@@ -146,7 +129,7 @@ def test_the_completed_face_has_every_dimension(generator, symmetric):
     x = torch.randn(6, 60, generator=generator, dtype=torch.float64)
     scaled = (x + 1) / 2 if symmetric else x
     solution = run(bits, scaled)
-    z, p, mask = complete_face(solution.supports)
+    z, p, mask = complete_face(bits, scaled, (), solution.z, solution.p)
     inside = ((scaled > 0) & (scaled < 1)).sum(-1)
     assert torch.equal(mask.sum(-1), inside + 1)
     fixed = (scaled <= 0) | (scaled >= 1)
