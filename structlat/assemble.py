@@ -1,92 +1,147 @@
-"""From what a solver found to the distribution that the caller sees: batch shape, dtypes, order, and the graph."""
+"""From what was found to the distribution that the caller sees: batch shape, dtypes, order, and the graph.
+
+Three sources of its parts: a solver's support, a closed form, and candidates that were listed (enumerated, top-k). A
+part that is read gets a graph of its own down to the caller's tensors: a backward call through one leaves the others.
+"""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from structlat.distribution import SparseDistribution, Support
+from structlat import opaque
+from structlat.closed_form import ClosedForm
+from structlat.distribution import Source, SparseDistribution, Support
 from structlat.problem import Problem, needs_graph
-from structlat.solvers.active_set import Solution
-from structlat.solvers.face import complete_face
 from structlat.solvers.info import SolverInfo
 from structlat.solvers.kkt import with_graph
 
 
-def from_solution(problem: Problem, gamma: Tensor, solution: Solution, info: SolverInfo) -> SparseDistribution:
-    """Give the solver's support its graph: p from the support itself, the means from the completed face.
+def assemble(problem: Problem, source: Source, info: SolverInfo) -> SparseDistribution:
+    """The distribution over the caller's batch."""
+    return SparseDistribution.from_source(problem.structure, source, problem.batch_shape, info, problem.dtype)
 
-    Each has a graph of its own down to the caller's tensors: a backward call through one leaves the other.
+
+class FromSolver:
+    """The support that a solver found, z [B, K, *event] and p [B, K].
+
+    p gets the derivatives of its KKT system, the means those of the completed face's.
     """
-    device = problem.scores.device
-    z, p = compact(solution.z.to(device), solution.p.to(device))
-    mask = p > 0
 
-    flat = problem.scaled(gamma).detached()
-    inputs = flat[0], flat[1:]
+    def __init__(self, problem: Problem, gamma: Tensor, z: Tensor, p: Tensor) -> None:
+        self.problem, self.gamma = problem, gamma
+        self.z, self.p = z, p
+        self.mask = p > 0
+        self._face: tuple[Tensor, Tensor, Tensor] | None = None
 
-    def differentiable() -> bool:
-        return needs_graph(problem.scores, *problem.extra, gamma)
+    def probs(self) -> tuple[Tensor, Tensor]:
+        """P, with a graph if anybody can ask for a derivative."""
+        p = self._graphed(self.z, self.p, self.mask) if self._differentiable() else self.p
+        problem = self.problem
+        return problem.unflatten(p).to(problem.probs_dtype), problem.unflatten(self.mask)
 
-    if not differentiable():
-        return make_distribution(problem, z, p, info, mask=mask)
+    def structures(self) -> Tensor:
+        """The support."""
+        return self.problem.dressed(self.z)
 
-    def graphed(z: Tensor, p: Tensor, mask: Tensor) -> Tensor:
-        return with_graph(p, problem.scaled(gamma).score(z), problem.structure.vertex(z), mask)
+    def mean(self) -> Tensor | None:
+        """None: it is that of ``moments``."""
+        return None
 
-    face: list[tuple[Tensor, Tensor, Tensor]] = []
+    def moments(self) -> Support:
+        """Without a graph the support; else the optimal face, completed at the first call (not for expect)."""
+        z, p = self.z, self.p
+        if self._differentiable():
+            if self._face is None:
+                scaled = self.problem.scaled(self.gamma)
+                handle = self.problem.structure.handle
+                self._face = opaque.face(*scaled.detached(), z, p, handle, opaque.least_columns())
+            z, p, mask = self._face
+            p = self._graphed(z, p, mask)
+        return self.problem.dressed(z), self.problem.unflatten(p)
 
-    def mean_support() -> Support:
-        # found when somebody asks for the means, not before: expect() alone has no use for it
-        if not differentiable():
-            return z, p
-        if not face:
-            face.append(_on_device(problem, complete_face(problem.structure, *inputs, solution.z, solution.p)))
-        return face[0][0], graphed(*face[0])
+    def _differentiable(self) -> bool:
+        return needs_graph(self.problem.scores, *self.problem.extra, self.gamma)
 
-    return make_distribution(problem, z, graphed(z, p, mask), info, mean_support, mask)
-
-
-def make_distribution(
-    problem: Problem,
-    z: Tensor,
-    p: Tensor,
-    info: SolverInfo,
-    mean_support: Callable[[], Support] | None = None,
-    mask: Tensor | None = None,
-) -> SparseDistribution:
-    """The distribution over a flat batch, in the caller's batch shape and dtypes."""
-
-    def dressed(z: Tensor) -> Tensor:
-        return problem.unflatten(z.to(problem.structure.event_dtype or problem.dtype))
-
-    def moments() -> Support:
-        structures, weights = mean_support() if mean_support is not None else (z, p)
-        return dressed(structures), problem.unflatten(weights)
-
-    return SparseDistribution(
-        problem.structure,
-        dressed(z),
-        problem.unflatten(p).to(problem.probs_dtype),
-        None if mask is None else problem.unflatten(mask),
-        info,
-        moments,
-        problem.dtype,
-        validate_args=False,
-    )
+    def _graphed(self, z: Tensor, p: Tensor, mask: Tensor) -> Tensor:
+        with torch.enable_grad():  # the first to read p may do so without
+            scores = self.problem.scaled(self.gamma).score(z)
+            return with_graph(p, scores, self.problem.structure.vertex(z), mask)
 
 
-def compact(z: Tensor, p: Tensor) -> Support:
-    """Keep what has probability in some row, most probable first; padding repeats the row's first structure."""
-    kept = p.detach() > 0
-    width = max(int(kept.sum(-1).max()) if len(p) else 1, 1)
-    order = p.detach().sort(dim=-1, descending=True, stable=True).indices[:, :width]
-    p = p.gather(1, order)
-    order = torch.where(p.detach() > 0, order, order[:, :1])
-    index = order.reshape(order.shape + (1,) * (z.ndim - 2)).expand(order.shape + z.shape[2:])
-    return z.gather(1, index), p
+class FromClosedForm:
+    """A closed form of the scaled problem. Whoever reads the means alone has no structure made."""
+
+    def __init__(self, problem: Problem, gamma: Tensor) -> None:
+        self.problem, self.gamma = problem, gamma
+        self._listed: tuple[ClosedForm, Tensor] | None = None
+
+    def form(self) -> ClosedForm:
+        """The closed form, on a graph of its own."""
+        scaled = self.problem.scaled(self.gamma)
+        form = self.problem.structure.closed_form(scaled.scores, *scaled.extra)
+        if form is None:
+            raise RuntimeError(f"{self.problem.structure!r}: closed_form gave an answer before, and None now")
+        return form
+
+    def probs(self) -> tuple[Tensor, Tensor]:
+        """P of the candidates that have any, most probable first."""
+        with torch.enable_grad():
+            form = self.form()
+            weights = form.weights()
+            index, mask = opaque.listed(weights.detach(), opaque.least_columns(), True)
+            p = torch.where(mask, weights.gather(1, index), 0)
+        self._listed = form, index
+        problem = self.problem
+        return problem.unflatten(p).to(problem.probs_dtype), problem.unflatten(mask)
+
+    def structures(self) -> Tensor:
+        """Those candidates."""
+        if self._listed is None:
+            self.probs()
+        assert self._listed is not None
+        form, index = self._listed
+        problem = self.problem
+        return problem.dressed(form.structures(index, problem.probs_dtype))
+
+    def mean(self) -> Tensor:
+        """In closed form, too."""
+        return self.problem.unflatten(self.form().mean())
+
+    def moments(self) -> Support:
+        """Those of p."""
+        return self.structures(), self.probs()[0]
+
+
+class FromCandidates:
+    """Candidates z [B, M, *event] with p [B, M], which carries its graph and that of the means."""
+
+    def __init__(self, problem: Problem, z: Tensor, p: Tensor) -> None:
+        self.problem, self.z, self.p = problem, z, p
+
+    def probs(self) -> tuple[Tensor, Tensor]:
+        """P as it came."""
+        problem = self.problem
+        p = problem.unflatten(self.p)
+        return p.to(problem.probs_dtype), p.detach() > 0
+
+    def structures(self) -> Tensor:
+        """Z as it came."""
+        return self.problem.dressed(self.z)
+
+    def mean(self) -> Tensor | None:
+        """None: p says it all."""
+        return None
+
+    def moments(self) -> Support:
+        """Those of p, in float64."""
+        return self.structures(), self.problem.unflatten(self.p)
+
+
+def compact(problem: Problem, z: Tensor, p: Tensor, best_first: bool = True) -> FromCandidates:
+    """Keep what has probability in some row, most probable first or as it came; padding repeats the row's first."""
+    index, mask = opaque.listed(p.detach(), opaque.least_columns(), best_first)
+    return FromCandidates(problem, opaque.take(z, index), torch.where(mask, p.gather(1, index), 0))
 
 
 def empty_distribution(problem: Problem) -> SparseDistribution:
@@ -94,9 +149,4 @@ def empty_distribution(problem: Problem) -> SparseDistribution:
     structure = problem.structure
     z = torch.zeros(0, 1, *structure.event_shape, dtype=torch.float64, device=problem.scores.device)
     p = problem.scores.flatten(start_dim=1).sum(-1, keepdim=True)  # [0, 1], with the caller's graph
-    return make_distribution(problem, z, p, SolverInfo.closed_form(problem.batch_shape))
-
-
-def _on_device(problem: Problem, members: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    z, p, mask = (x.to(problem.scores.device) for x in members)
-    return z, p, mask
+    return assemble(problem, FromCandidates(problem, z, p), SolverInfo.closed_form(problem.batch_shape))

@@ -1,23 +1,83 @@
 """SparseDistribution: a few structures with probabilities, as a torch distribution.
 
-What every normalizer returns. It knows nothing of how its support was found: a support with probabilities, and,
-where its first moments have derivatives of their own, a second support for those.
+What every normalizer returns. It knows nothing of how its support was found: a :class:`Source` says what it consists
+of, and is asked for a part when somebody reads it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints, register_kl
 
 from structlat.errors import ArgumentError
+from structlat.operators import unbatched
 from structlat.solvers.info import SolverInfo
 from structlat.structure import Structure
 
 Support = tuple[Tensor, Tensor]  # structures [*batch, K, *event] and weights [*batch, K], with their graph
+
+
+class Source(Protocol):
+    """The parts of a distribution, each asked for when it is read: the first two once, the others every time."""
+
+    def probs(self) -> tuple[Tensor, Tensor]:
+        """Probabilities [*batch, K], exactly 0 in the padding, and mask [*batch, K], False in the padding."""
+
+    def structures(self) -> Tensor:
+        """The support [*batch, K, *event]; padding repeats the row's first structure."""
+
+    def mean(self) -> Tensor | None:
+        """The marginals [*batch, *shape] where they have a graph of their own; else None, for those of ``moments``."""
+
+    def moments(self) -> Support:
+        """A support and weights of the same first moments, whose derivatives are right where those of p are not."""
+
+
+class Given:
+    """A support that is there already."""
+
+    def __init__(self, structures: Tensor, probs: Tensor, mask: Tensor | None) -> None:
+        if mask is None:
+            mask = probs.detach() > 0
+            mask = mask | (torch.arange(mask.shape[-1], device=mask.device) == 0)
+        self._structures, self._probs, self._mask = structures, probs, mask
+
+    def probs(self) -> tuple[Tensor, Tensor]:
+        """As they came."""
+        return self._probs, self._mask
+
+    def structures(self) -> Tensor:
+        """As they came."""
+        return self._structures
+
+    def mean(self) -> Tensor | None:
+        """None: p says it all."""
+        return None
+
+    def moments(self) -> Support:
+        """Those of p."""
+        return self._structures, self._probs
+
+
+def _positive_fake(probs: Tensor) -> tuple[Tensor, Tensor]:
+    count = torch.library.get_ctx().new_dynamic_size()
+    return probs.new_empty(count, dtype=torch.int64), probs.new_empty(count, dtype=torch.int64)
+
+
+@unbatched(
+    "positive",
+    _positive_fake,
+    "expect: cannot run under vmap, for the rows have supports of different sizes; use `probs` and `structures`, which "
+    "are padded: (probs * fn(structures)).sum(-1)",
+)
+def positive(probs: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and columns where probs [B, K] is positive."""
+    row, column = torch.nonzero(probs > 0, as_tuple=True)
+    return row.clone(), column.clone()
 
 
 class InStructure(constraints.Constraint):
@@ -55,9 +115,6 @@ class SparseDistribution(Distribution):
         False in the padding. Default: ``probs > 0``, and the first entry.
     info : SolverInfo, optional
         How the support was found. Default: that of a closed form.
-    mean_support : callable, optional
-        Gives another support and weights of the same means, whose derivatives are right where those through ``probs``
-        are not (SparseMAP's completed face). Asked at each access of ``mean``.
     dtype : torch.dtype, optional
         Of ``mean`` and ``vertices``. Default: that of ``probs``.
     """
@@ -72,7 +129,6 @@ class SparseDistribution(Distribution):
         probs: Tensor,
         mask: Tensor | None = None,
         info: SolverInfo | None = None,
-        mean_support: Callable[[], Support] | None = None,
         dtype: torch.dtype | None = None,
         validate_args: bool | None = None,
     ) -> None:
@@ -82,19 +138,53 @@ class SparseDistribution(Distribution):
                 f"structures, probs: got shapes {tuple(structures.shape)} and {tuple(probs.shape)}; expected "
                 f"[*batch, K, *{tuple(event_shape)}] and [*batch, K] with K >= 1"
             )
-        self.structure = structure
-        self.structures = structures
-        self.probs = probs
-        if mask is None:
-            mask = probs.detach() > 0
-            mask = mask | (torch.arange(mask.shape[-1], device=mask.device) == 0)
-        self.mask = mask
-        self.dtype = dtype or probs.dtype
-        self.info = info if info is not None else SolverInfo.closed_form(probs.shape[:-1])
-        self._mean_support = mean_support
+        if info is None:
+            info = SolverInfo.closed_form(probs.shape[:-1])
+        self._take(structure, Given(structures, probs, mask), probs.shape[:-1], info, dtype or probs.dtype)
         super().__init__(probs.shape[:-1], event_shape, validate_args=validate_args)
 
+    @classmethod
+    def from_source(
+        cls, structure: Structure, source: Source, batch_shape: torch.Size, info: SolverInfo, dtype: torch.dtype
+    ) -> SparseDistribution:
+        """A distribution whose parts are made when somebody reads them; ``dtype`` is that of means and vertices."""
+        self = cls.__new__(cls)
+        self._take(structure, source, batch_shape, info, dtype)
+        Distribution.__init__(self, batch_shape, torch.Size(structure.event_shape), validate_args=False)
+        return self
+
+    def _take(
+        self, structure: Structure, source: Source, batch_shape: torch.Size, info: SolverInfo, dtype: torch.dtype
+    ) -> None:
+        self.structure = structure
+        self.info = info
+        self.dtype = dtype
+        self._source = source
+        self._weights: tuple[Tensor, Tensor] | None = None
+        self._structures: Tensor | None = None
+
     # What it is.
+
+    @property
+    def probs(self) -> Tensor:
+        """Probabilities of the support, [*batch, K], exactly 0 in the padding; float32 or wider."""
+        if self._weights is None:
+            self._weights = self._source.probs()
+        return self._weights[0]
+
+    @property
+    def mask(self) -> Tensor:
+        """False in the padding, [*batch, K]."""
+        if self._weights is None:
+            self._weights = self._source.probs()
+        return self._weights[1]
+
+    @property
+    def structures(self) -> Tensor:
+        """The support, [*batch, K, *event]. Those of a closed form are made when this is first read."""
+        if self._structures is None:
+            self._structures = self._source.structures()
+        return self._structures
 
     @property
     def support(self) -> constraints.Constraint:
@@ -139,10 +229,13 @@ class SparseDistribution(Distribution):
         After ``sparsemap`` by the active set, the first access with a graph completes the optimal face: at least one
         call of the oracle for each of its dimensions, which for many hundred parts takes far longer than the solution.
         """
-        structures, weights = self._moments()
-        a = self.structure.vertex(structures).to(weights.dtype)
-        weights = weights.reshape(weights.shape + (1,) * len(self.structure.shape))
-        return (weights * a).sum(len(self.batch_shape)).to(self.dtype)
+        mean = self._source.mean()
+        if mean is None:
+            structures, weights = self._source.moments()
+            a = self.structure.vertex(structures).to(weights.dtype)
+            weights = weights.reshape(weights.shape + (1,) * len(self.structure.shape))
+            mean = (weights * a).sum(len(self.batch_shape))
+        return mean.to(self.dtype)
 
     @property
     def marginals(self) -> Tensor:
@@ -153,7 +246,7 @@ class SparseDistribution(Distribution):
     def extra_marginals(self) -> tuple[Tensor, ...]:
         """E[n_z], how often each extra part is used: a tuple of [*batch, *extra_shape]. Differentiable."""
         structure = self.structure
-        structures, weights = self._moments()
+        structures, weights = self._source.moments()
         ones = (1,) * len(self.batch_shape)
         scores = weights.new_zeros(*ones, 1, *structure.shape)
         extra = tuple(weights.new_zeros(*self.batch_shape, 1, *s) for s in structure.extra_shapes)
@@ -195,15 +288,10 @@ class SparseDistribution(Distribution):
         Tensor
             [*batch, *out], differentiable through the probabilities and through ``fn``.
         """
-        if torch._C._functorch.is_batchedtensor(self.probs):
-            raise RuntimeError(
-                "expect: cannot run under vmap, for the rows have supports of different sizes; use `probs` and "
-                "`structures`, which are padded: (probs * fn(structures)).sum(-1)"
-            )
         rows = self.batch_shape.numel()
         k = self.probs.shape[-1]
         probs = self.probs.reshape(rows, k)
-        row, column = torch.nonzero(probs.detach() > 0, as_tuple=True)
+        row, column = positive(probs.detach())
         z = self.structures.reshape(rows, k, *self.event_shape)[row, column]
         if vertices:
             z = self.structure.vertex(z).to(self.dtype)
@@ -254,41 +342,49 @@ class SparseDistribution(Distribution):
     ) -> SparseDistribution:
         """The same distribution with its batch dimensions broadcast to ``batch_shape``."""
         batch_shape = torch.Size(batch_shape)
-        own, event = self.batch_shape, self.event_shape
-
-        def widen(x: Tensor, tail: torch.Size) -> Tensor:
-            return x.expand(batch_shape + tail)
-
-        def mean_support() -> Support:
-            structures, weights = self._moments()
-            k = weights.shape[-1:]
-            return widen(structures, k + event), widen(weights, k)
-
-        k = self.probs.shape[-1:]
-        return SparseDistribution(
-            self.structure,
-            widen(self.structures, k + event),
-            widen(self.probs, k),
-            widen(self.mask, k),
-            self.info.map(lambda x: widen(x, x.shape[len(own) :])),
-            mean_support,
-            self.dtype,
-            validate_args=False,
+        own = self.batch_shape
+        torch.broadcast_shapes(own, batch_shape)  # an error in torch's words
+        info = self.info.map(lambda x: x.expand(batch_shape + x.shape[len(own) :]))
+        return SparseDistribution.from_source(
+            self.structure, _Expanded(self, batch_shape), batch_shape, info, self.dtype
         )
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickle and deepcopy: values without their graph."""
-        state = {name: x.detach() if isinstance(x, Tensor) else x for name, x in self.__dict__.items()}
-        state["_mean_support"] = None
+        state = dict(self.__dict__)
+        state["_structures"] = structures = self.structures.detach()
+        state["_weights"] = probs, mask = self.probs.detach(), self.mask
+        state["_source"] = Given(structures, probs, mask)
         return state
-
-    def _moments(self) -> Support:
-        return (self.structures, self.probs) if self._mean_support is None else self._mean_support()
 
     def _pick(self, x: Tensor, index: Tensor) -> Tensor:
         """Take x [*batch, K, *event] at index [*batch, n] -> [*batch, n, *event]."""
         wide = index.reshape(index.shape + (1,) * len(self.event_shape))
         return x.gather(len(self.batch_shape), wide.expand(index.shape + self.event_shape))
+
+
+class _Expanded:
+    """The parts of ``base``, broadcast to more batch dimensions."""
+
+    def __init__(self, base: SparseDistribution, batch_shape: torch.Size) -> None:
+        self.base, self.batch_shape = base, batch_shape
+
+    def _widen(self, x: Tensor) -> Tensor:
+        return x.expand(self.batch_shape + x.shape[len(self.base.batch_shape) :])
+
+    def probs(self) -> tuple[Tensor, Tensor]:
+        return self._widen(self.base.probs), self._widen(self.base.mask)
+
+    def structures(self) -> Tensor:
+        return self._widen(self.base.structures)
+
+    def mean(self) -> Tensor | None:
+        mean = self.base._source.mean()
+        return None if mean is None else self._widen(mean)
+
+    def moments(self) -> Support:
+        structures, weights = self.base._source.moments()
+        return self._widen(structures), self._widen(weights)
 
 
 @register_kl(SparseDistribution, Distribution)

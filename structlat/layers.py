@@ -28,7 +28,7 @@ class _Layer(nn.Module):
         self.structure = structure
         self.settings = settings
 
-    def forward(self, *args: Structure | Tensor) -> SparseDistribution:
+    def forward(self, *args: Structure | Tensor, **call: Any) -> SparseDistribution:
         """Scores [*batch, *shape] and extra scores, after a structure where none was given at construction."""
         structure: Any = self.structure
         if args and isinstance(args[0], Structure):
@@ -37,7 +37,7 @@ class _Layer(nn.Module):
             raise ArgumentError("structure: none was given, neither at construction nor at the call")
         if not args:
             raise ArgumentError("scores: none were given; expected a tensor [*batch, *shape]")
-        return self._normalize(structure, *args)
+        return self._normalize(structure, *args, **call)
 
     def _normalize(self, structure: Structure, *scores: Any) -> SparseDistribution:
         raise NotImplementedError
@@ -72,7 +72,7 @@ class TopKSparsemax(_Layer):
 class SparseMAP(_Layer):
     """:func:`structlat.sparsemap` as a module; keyword arguments are those of the function.
 
-    A ``gamma`` that is an ``nn.Parameter`` is learned with the rest.
+    ``layer(scores, *extra, init=previous)`` starts from an earlier answer. A ``gamma`` that is an ``nn.Parameter`` is learned with the rest.
     """
 
     def __init__(
@@ -101,8 +101,10 @@ class SparseMAP(_Layer):
         else:
             self.register_buffer("gamma", gamma)
 
-    def _normalize(self, structure: Structure, *scores: Any) -> SparseDistribution:
-        return sparsemap(structure, *scores, gamma=self.gamma, **self.settings)
+    def _normalize(
+        self, structure: Structure, *scores: Any, init: SparseDistribution | None = None
+    ) -> SparseDistribution:
+        return sparsemap(structure, *scores, gamma=self.gamma, init=init, **self.settings)
 
     def extra_repr(self) -> str:
         """The settings, gamma among them."""

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
 from collections.abc import Callable
-from types import FrameType
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from structlat.assemble import compact, empty_distribution, from_solution, make_distribution
-from structlat.distribution import SparseDistribution, Support
-from structlat.errors import ArgumentError, NonConvergenceWarning, check_choice, check_count
-from structlat.problem import make_gamma, make_problem
+from structlat import opaque
+from structlat.assemble import FromCandidates, FromClosedForm, FromSolver, assemble, compact, empty_distribution
+from structlat.distribution import SparseDistribution
+from structlat.errors import ArgumentError, check_choice, check_count
+from structlat.map_oracle import event_dtype
+from structlat.operators import traced
+from structlat.problem import Problem, make_gamma, make_problem
 from structlat.simplex import entmax15, sparsemax
-from structlat.solvers.active_set import active_set
 from structlat.solvers.info import SolverInfo
 from structlat.structure import Structure
 
@@ -64,8 +63,7 @@ def argmax(structure: Structure, scores: Tensor, *extra: Tensor) -> Tensor:
         Wrong shapes, dtypes, NaN, +inf; InfeasibleError where a row has no feasible structure.
     """
     problem = make_problem(structure, scores, extra)
-    z = problem.unflatten(problem.map_structures())
-    return z.to(device=scores.device, dtype=structure.event_dtype or scores.dtype)
+    return problem.dressed(opaque.argmax(*problem.detached(), structure.handle, problem.batch_shape))
 
 
 def marginalize(
@@ -89,13 +87,18 @@ def marginalize(
     """
     check_choice("normalizer", normalizer, NORMALIZERS)
     problem = make_problem(structure, scores, extra)
-    every = structure._every.to(scores.device).unsqueeze(0)
+    every = opaque.every(structure.handle).to(scores.device).unsqueeze(0)
     s = problem.score(every)
-    problem.refuse_infeasible(~torch.isfinite(s.detach()).any(-1))
+    s = problem.feasible(s, torch.isneginf(s.detach().amax(-1)))
     p = NORMALIZERS[normalizer](s)
     z = every.expand(s.shape + structure.event_shape)
-    info = SolverInfo.closed_form(problem.batch_shape)
-    return make_distribution(problem, *(compact(z, p) if bool((p.detach() == 0).any()) else (z, p)), info)
+    if normalizer == "softmax":
+        # every structure, in the order of enumerate; a copy of all of them for each row only where some are forbidden
+        whole = not traced() and bool((p.detach() > 0).all())
+        source = FromCandidates(problem, z, p) if whole else compact(problem, z, p, best_first=False)
+    else:
+        source = compact(problem, z, p)
+    return assemble(problem, source, SolverInfo.closed_form(problem.batch_shape))
 
 
 def topk_sparsemax(structure: Structure, scores: Tensor, *extra: Tensor, k: int = 10) -> SparseDistribution:
@@ -122,9 +125,7 @@ def topk_sparsemax(structure: Structure, scores: Tensor, *extra: Tensor, k: int 
     if problem.scores.shape[0] == 0:
         return empty_distribution(problem)
     # one more than k: its score is what the certificate needs
-    z, valid = structure.topk(*problem.detached(), k=k + 1)
-    z, valid = z.to(scores.device), valid.to(scores.device)
-    problem.refuse_infeasible(~valid[:, 0])
+    z, valid = opaque.topk(*problem.detached(), structure.handle, k + 1, problem.batch_shape)
     s = torch.where(valid, problem.score(z), -torch.inf)
     p = sparsemax(s[:, :k])
     size = (p.detach() > 0).sum(-1)
@@ -132,14 +133,9 @@ def topk_sparsemax(structure: Structure, scores: Tensor, *extra: Tensor, k: int 
     # p = max(s - tau, 0), so the slope of the objective is tau inside the support and s outside
     tau = s[:, 0] - p[:, 0]
     gap = torch.where(exact, 0, (s[:, k] - tau).clamp(min=0)).detach()
-    info = SolverInfo(
-        gap=problem.unflatten(gap).cpu(),
-        iterations=torch.zeros(problem.batch_shape, dtype=torch.int64, device="cpu"),
-        oracle_calls=torch.full(problem.batch_shape, k + 1, dtype=torch.int64, device="cpu"),
-        converged=torch.ones(problem.batch_shape, dtype=torch.bool, device="cpu"),
-        exact=problem.unflatten(exact).cpu(),
-    )
-    return make_distribution(problem, *compact(z[:, :k], p), info)
+    count = torch.zeros_like(gap, dtype=torch.int64)
+    info = SolverInfo(gap, count, count + k + 1, torch.ones_like(exact), exact).map(problem.unflatten)
+    return assemble(problem, compact(problem, z[:, :k], p), info)
 
 
 def sparsemap(
@@ -150,6 +146,7 @@ def sparsemap(
     solver: str = "auto",
     tol: float = 1e-9,
     max_iter: int | None = None,
+    init: SparseDistribution | None = None,
     on_failure: Literal["warn", "raise", "ignore"] = "warn",
     validate: bool = False,
     trace: bool = False,
@@ -173,6 +170,9 @@ def sparsemap(
         vertex and the largest score of a structure, never below what rounding errors leave.
     max_iter : int, optional
         Rounds at most. Default: 10,000 + 100 a part, far more than are needed unless extra scores are tiny.
+    init : SparseDistribution, optional
+        An earlier answer, for scores not far from these and the same batch shape: its support is where the solver
+        starts. Only the number of rounds changes.
     on_failure : {"warn", "raise", "ignore"}
         What to do about rows that did not converge: :class:`NonConvergenceWarning`, or the same as an error.
     validate : bool
@@ -194,52 +194,51 @@ def sparsemap(
     check_options(solver, tol, max_iter, on_failure)
     problem = make_problem(structure, scores, extra)
     strength = make_gamma(gamma, problem)
+    start = _checked_init(init, problem)
     if problem.scores.shape[0] == 0:
         return empty_distribution(problem)
-    scaled = problem.scaled(strength)
-    first = scaled.map_structures()
-    closed = structure.closed_form(scaled.scores, *scaled.extra) if solver == "auto" else None
-    if closed is not None:
-        info = SolverInfo.closed_form(problem.batch_shape)
-
-        def again() -> Support:
-            scaled = problem.scaled(strength)
-            return structure.closed_form(scaled.scores, *scaled.extra) or closed
-
-        return make_distribution(problem, *compact(*closed), info, again)
-    flat_scores, *flat_extra = scaled.detached()
-    solution = active_set(
-        structure,
-        flat_scores,
-        tuple(flat_extra),
-        first.cpu(),
-        tol=tol,
-        max_iter=max_iter,
-        validate=validate,
-        keep_trace=trace,
+    if solver == "auto":
+        form = structure.closed_form(problem.scores, *problem.extra)
+        if form is not None:
+            bad = form.infeasible()
+            if bad is not None:
+                problem = problem.with_scores(problem.feasible(problem.scores, bad))
+            return assemble(problem, FromClosedForm(problem, strength), SolverInfo.closed_form(problem.batch_shape))
+        solver = "active_set"
+    scaled_scores, scaled_extra = problem.scaled(strength).detached()
+    z, p, gap, iterations, oracle_calls, converged, *history = opaque.solve(
+        scaled_scores,
+        scaled_extra,
+        strength.detach() * (2 if structure.symmetric else 1),
+        start,
+        structure.handle,
+        solver,
+        tol,
+        max_iter,
+        on_failure,
+        validate,
+        trace,
+        problem.batch_shape,
+        opaque.least_columns(),
     )
-    scale = strength.detach().cpu() * (2 if structure.symmetric else 1)
-    history = solution.trace
-    info = SolverInfo(
-        solution.gap * scale,
-        solution.iterations,
-        solution.oracle_calls,
-        solution.converged,
-        solution.converged,
-        None if history is None else history._replace(gap=history.gap * scale),
-    ).map(problem.unflatten)
-    _report(info, on_failure)
-    return from_solution(problem, strength, solution, info)
+    info = SolverInfo(gap, iterations, oracle_calls, converged, converged).map(problem.unflatten)
+    if trace:
+        info = info.with_trace(*(problem.unflatten(x) for x in history))
+    return assemble(problem, FromSolver(problem, strength, z, p), info)
 
 
-def _report(info: SolverInfo, on_failure: str) -> None:
-    if on_failure == "ignore" or bool(info.converged.all()):
-        return
-    if on_failure == "raise":
-        raise NonConvergenceWarning(info.status)
-    # the warning belongs to the caller's line, however many of ours lie between
-    frame: FrameType | None = sys._getframe(1)
-    level = 2
-    while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] in ("structlat", "torch"):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(info.status, NonConvergenceWarning, stacklevel=level)
+def _checked_init(init: SparseDistribution | None, problem: Problem) -> list[Tensor]:
+    """Nothing, or structures [B, K, *event] and probabilities [B, K] to start from."""
+    if init is None:
+        return []
+    if not isinstance(init, SparseDistribution):
+        raise ArgumentError(f"init: got {type(init).__name__}; expected a SparseDistribution, as sparsemap returns it")
+    event = torch.Size(problem.structure.event_shape)
+    if init.batch_shape != problem.batch_shape or init.event_shape != event:
+        raise ArgumentError(
+            f"init: got batch shape {tuple(init.batch_shape)} and event shape {tuple(init.event_shape)}; expected "
+            f"{tuple(problem.batch_shape)} and {tuple(event)}, those of this problem"
+        )
+    rows, k = problem.scores.shape[0], init.probs.shape[-1]
+    z, p = init.structures.detach().reshape(rows, k, *event), init.probs.detach().reshape(rows, k)
+    return [z.to(event_dtype(problem.structure)), p.to(torch.float64)]

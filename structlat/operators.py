@@ -6,6 +6,7 @@ tensors, have no derivative, and take the batch as a whole: under ``vmap`` the m
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,12 +18,22 @@ from structlat.errors import ArgumentError, InfeasibleError, rows_text
 ERRORS = {error.__name__: error for error in (ArgumentError, InfeasibleError)}
 
 
+def transformed() -> bool:
+    """Whether a transform of ``torch.func`` is at work: any derivative may then be asked for, by ways unseen here."""
+    return torch._C._functorch.maybe_current_level() is not None
+
+
+def traced() -> bool:
+    """Whether values may not be looked at: a compiler or a transform is at work."""
+    return torch.compiler.is_compiling() or transformed()
+
+
 def operator(name: str, fake: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Make a function of a flat batch the operator ``structlat::name``.
 
-    Every tensor that goes in is [B, ...], or [1, ...] where all rows share it; every tensor that comes out is
-    [B, ...]. An argument ``batch_shape`` says which shape the rows have for the caller; under ``vmap`` it grows.
-    ``fake`` tells a tracer the shapes and dtypes of what comes out.
+    Every tensor that goes in is [B, ...], or, but for the first, [1, ...] where all rows share it; every tensor that
+    comes out is [B, ...]. An argument ``batch_shape`` says which shape the rows have for the caller; under ``vmap`` it
+    grows. ``fake`` tells a tracer the shapes and dtypes of what comes out.
     """
 
     def decorate(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -38,7 +49,7 @@ def operator(name: str, fake: Callable[..., Any]) -> Callable[[Callable[..., Any
                 for x, dim in _pairs(arg, dims)
             ]
             mapped = [dim is not None for arg, dims in zip(args, in_dims, strict=True) for _, dim in _pairs(arg, dims)]
-            rows = max((x.shape[int(is_mapped)] for x, is_mapped in zip(tensors, mapped, strict=True)), default=1)
+            rows = tensors[0].shape[int(mapped[0])]
             flat = iter(_join(x, is_mapped, width, rows) for x, is_mapped in zip(tensors, mapped, strict=True))
             joined = [
                 next(flat)
@@ -57,9 +68,38 @@ def operator(name: str, fake: Callable[..., Any]) -> Callable[[Callable[..., Any
             return tuple(x.reshape(width, rows, *x.shape[1:]) for x in out), (0,) * len(out)
 
         made.register_vmap(vmap)
-        return made
+        return _in_its_place(made, fn)
 
     return decorate
+
+
+def unbatched(name: str, fake: Callable[..., Any], why: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make a function the operator ``structlat::name`` that under ``vmap`` raises RuntimeError, with ``why``."""
+
+    def decorate(fn: Callable[..., Any]) -> Callable[..., Any]:
+        made = torch.library.custom_op(f"structlat::{name}", fn, mutates_args=())
+        made.register_fake(fake)
+
+        def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
+            raise RuntimeError(why)
+
+        made.register_vmap(vmap)
+        return _in_its_place(made, fn)
+
+    return decorate
+
+
+def _in_its_place(made: Callable[..., Any], fn: Callable[..., Any]) -> Callable[..., Any]:
+    """The operator where something traces, the function itself elsewhere: a user's oracle may then use autograd."""
+
+    @functools.wraps(fn)
+    def call(*args: Any) -> Any:
+        if traced():
+            return made(*args)
+        with torch.no_grad():
+            return fn(*args)
+
+    return call
 
 
 def _pairs(arg: Any, dims: Any) -> list[tuple[Tensor, int | None]]:
@@ -80,10 +120,14 @@ def _join(x: Tensor, is_mapped: bool, width: int, rows: int) -> Tensor:
     return x.expand(width, rows, *x.shape[2:]).reshape(width * rows, *x.shape[2:])
 
 
+def _raise_if(bad: Tensor, error: type[ArgumentError], text: str) -> None:
+    if bool(bad.any()):
+        raise error(text.replace("{rows}", rows_text(bad)))
+
+
 @torch.library.custom_op("structlat::refuse", mutates_args=())
 def _refuse(bad: Tensor, error: str, text: str) -> Tensor:
-    if bool(bad.any()):
-        raise ERRORS[error](text.replace("{rows}", rows_text(bad)))
+    _raise_if(bad, ERRORS[error], text)
     return torch.zeros(bad.shape, dtype=torch.float64, device=bad.device)
 
 
@@ -98,10 +142,13 @@ def _(info: Any, in_dims: tuple[Any, ...], bad: Tensor, error: str, text: str) -
 
 
 def guard(x: Tensor, bad: Tensor, error: type[ArgumentError], text: str) -> Tensor:
-    """A copy of ``x`` [*batch, ...], made where no row of ``bad`` [*batch] is True.
+    """``x`` [*batch, ...] where no row of ``bad`` [*batch] is True.
 
     Elsewhere ``error`` is raised, ``{rows}`` in its ``text`` replaced by words for the bad rows. The answer has to be
     used instead of ``x``: a tracer drops an operator whose result nobody needs.
     """
+    if not traced():
+        _raise_if(bad, error, text)
+        return x
     zero: Tensor = _refuse(bad, error.__name__, text)
     return x + zero.to(x.dtype).reshape(zero.shape + (1,) * (x.ndim - zero.ndim))

@@ -5,20 +5,25 @@ Whatever a caller may get wrong about ``scores``, ``extra`` and ``gamma`` is sai
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from structlat.errors import ArgumentError, InfeasibleError, rows_text
-from structlat.map_oracle import ask_argmax
+from structlat.errors import ArgumentError, InfeasibleError
+from structlat.operators import guard, transformed
 from structlat.structure import Structure
 
 
 def needs_graph(*tensors: Tensor) -> bool:
-    """Whether anybody can ask for a derivative: backward (grad mode) or forward (a tangent is there)."""
-    tangent = any(torch.autograd.forward_ad.unpack_dual(x).tangent is not None for x in tensors)
-    return tangent or (torch.is_grad_enabled() and any(x.requires_grad for x in tensors))
+    """Whether anybody can ask for a derivative: backward (grad mode), forward (a tangent is there), or a transform."""
+    if transformed():
+        return True
+    if not torch.compiler.is_compiling() and any(
+        torch.autograd.forward_ad.unpack_dual(x).tangent is not None for x in tensors
+    ):
+        return True
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
 
 
 @dataclass(frozen=True)
@@ -40,10 +45,9 @@ class Problem:
         """float32 or wider: probabilities are not kept in half precision."""
         return torch.promote_types(self.dtype, torch.float32)
 
-    def detached(self) -> tuple[Tensor, ...]:
-        """``scores, *extra``, each with all B rows, without graph, on the host: what oracles and solvers see."""
-        batch = self.scores.shape[0]
-        return tuple(x.detach().cpu().expand(batch, *x.shape[1:]) for x in (self.scores, *self.extra))
+    def detached(self) -> tuple[Tensor, list[Tensor]]:
+        """``scores`` and ``extra`` without their graph: what operators take."""
+        return self.scores.detach(), [x.detach() for x in self.extra]
 
     def scaled(self, gamma: Tensor) -> Problem:
         """The same SparseMAP with gamma 1 and without ``symmetric``: nothing behind this knows of either.
@@ -55,36 +59,47 @@ class Problem:
         def per_row(x: Tensor) -> Tensor:
             return gamma.reshape(-1, *(1,) * (x.ndim - 1))
 
+        moves = needs_graph(gamma)
+
         def divided(x: Tensor) -> Tensor:
+            if not moves:
+                return x / (factor * per_row(x))
             forbidden = torch.isneginf(x)  # the slope of -inf / gamma is NaN, even where nothing comes back through it
             return torch.where(forbidden, -torch.inf, torch.where(forbidden, 0, x) / (factor * per_row(x)))
 
         scores = self.scores + per_row(self.scores) if self.structure.symmetric else self.scores
-        return replace(self, scores=divided(scores), extra=tuple(divided(x) for x in self.extra))
+        extra = tuple(divided(x) for x in self.extra)
+        return Problem(self.structure, divided(scores), extra, self.batch_shape, self.dtype)
 
     def score(self, z: Tensor) -> Tensor:
         """Differentiable scores [B, K] of ``z`` [B, K, *event]."""
         return self.structure.score(z, self.scores.unsqueeze(1), *(x.unsqueeze(1) for x in self.extra))
 
-    def map_structures(self) -> Tensor:
-        """MAP structures z [B, *event], on the host; InfeasibleError, naming the rows, where there is none."""
-        answer = ask_argmax(self.structure, *self.detached())
-        self.refuse_infeasible(torch.isneginf(answer.score), answer.cause)
-        return answer.z
+    def with_scores(self, scores: Tensor) -> Problem:
+        """The same problem with other scores [B, *shape]."""
+        return Problem(self.structure, scores, self.extra, self.batch_shape, self.dtype)
 
-    def refuse_infeasible(self, bad: Tensor, cause: ValueError | None = None) -> None:
-        """Raise InfeasibleError where no structure is left in some rows, ``bad`` [B]."""
-        if not bool(bad.any()):
-            return
-        said = f" (its argmax said: {cause})" if cause is not None and str(cause) else ""
-        raise InfeasibleError(
-            f"scores: no structure of {type(self.structure).__name__} is feasible in {rows_text(self.unflatten(bad))}"
-            f"{said}; expected at least one structure all of whose parts are above -inf"
-        ) from cause
+    def feasible(self, x: Tensor, bad: Tensor) -> Tensor:
+        """``x`` [B, ...]; InfeasibleError where ``bad`` [B] says that a row has no structure."""
+        text = infeasible_text(self.structure)
+        return guard(self.unflatten(x), self.unflatten(bad), InfeasibleError, text).reshape(x.shape)
 
     def unflatten(self, x: Tensor) -> Tensor:
         """Give [B, ...] its batch dimensions back."""
         return x.reshape(self.batch_shape + x.shape[1:])
+
+    def dressed(self, z: Tensor) -> Tensor:
+        """Structures [B, ...] as the caller has them: batch shape, device, and dtype where the space has none."""
+        z = z.to(device=self.scores.device, dtype=self.structure.event_dtype or self.dtype)
+        return self.unflatten(z)
+
+
+def infeasible_text(structure: Structure, said: str = "") -> str:
+    """The words for rows without a structure, ``{rows}`` to be filled in; ``said`` is what the oracle had to say."""
+    return (
+        f"scores: no structure of {type(structure).__name__} is feasible in {{rows}}{said}; expected at least one "
+        "structure all of whose parts are above -inf"
+    )
 
 
 def make_problem(structure: Structure, scores: Tensor, extra: tuple[Tensor, ...]) -> Problem:
@@ -106,7 +121,6 @@ def make_problem(structure: Structure, scores: Tensor, extra: tuple[Tensor, ...]
         raise ArgumentError(
             f"scores: got shape {tuple(scores.shape)}; {name} expects [*batch, *shape] with shape {tuple(shape)}"
         )
-    _check_values("scores", scores, len(shape))
     if len(extra) != len(structure.extra_shapes):
         raise ArgumentError(
             f"extra: got {len(extra)} tensors; {name} expects {len(structure.extra_shapes)}, "
@@ -119,7 +133,7 @@ def make_problem(structure: Structure, scores: Tensor, extra: tuple[Tensor, ...]
         if x.device != scores.device:
             raise ArgumentError(f"{label}: is on {x.device}; expected the device of scores, {scores.device}")
         flat.append(_flatten_extra(label, x, batch_shape, torch.Size(extra_shape)))
-    wide = scores.to(torch.float64, copy=True)
+    wide = _checked("scores", scores, len(shape))
     return Problem(
         structure, wide.reshape(batch_shape.numel(), *shape), tuple(flat), torch.Size(batch_shape), scores.dtype
     )
@@ -135,30 +149,33 @@ def _check_tensor(label: str, x: Tensor) -> None:
         raise ArgumentError(f"{label}: got {came}; expected a dense tensor with values")
 
 
-def _check_values(label: str, x: Tensor, event_ndim: int) -> None:
-    """Refuse NaN and +inf, naming the rows."""
-    bad = torch.isnan(x.detach()) | torch.isposinf(x.detach())
-    if bool(bad.any()):
-        rows = bad.flatten(start_dim=bad.ndim - event_ndim).any(-1) if event_ndim else bad
-        where = rows_text(rows) if rows.ndim or label == "scores" else "what all rows share"
-        raise ArgumentError(f"{label}: NaN or +inf in {where}; expected finite numbers, or -inf to forbid a part")
+def _checked(label: str, x: Tensor, event_ndim: int) -> Tensor:
+    """A copy in float64: later changes in place do not reach it. NaN and +inf are refused, naming the rows."""
+    entries = x.detach().flatten(start_dim=x.ndim - event_ndim) if event_ndim else x.detach().unsqueeze(-1)
+    if entries.shape[-1] == 0:
+        return x.to(torch.float64, copy=True)
+    bad = ~(entries.amax(-1) < torch.inf)  # NaN is larger than anything
+    where = "{rows}" if bad.ndim or label == "scores" else "what all rows share"
+    text = f"{label}: NaN or +inf in {where}; expected finite numbers, or -inf to forbid a part"
+    return guard(x.to(torch.float64, copy=True), bad, ArgumentError, text)
 
 
 def _flatten_extra(label: str, x: Tensor, batch_shape: torch.Size, shape: torch.Size) -> Tensor:
     try:
-        wide = x.expand(batch_shape + shape)
+        torch.broadcast_shapes(x.shape, batch_shape + shape)
+        fits = x.ndim <= len(batch_shape) + len(shape) and x.expand(batch_shape + shape) is not None
     except RuntimeError:
+        fits = False
+    if not fits:
         raise ArgumentError(
             f"{label}: got shape {tuple(x.shape)}; expected one that broadcasts to [*batch, *extra_shape] = "
             f"{tuple(batch_shape + shape)}"
-        ) from None
-    _check_values(label, x, min(len(shape), x.ndim))
-    x = x.to(torch.float64, copy=True)
+        )
+    x = _checked(label, x, min(len(shape), x.ndim))
     own = x.shape[: max(x.ndim - len(shape), 0)]
     if own.numel() == 1:  # shared by all rows: keep one copy of it
         return x.reshape(x.shape[len(own) :]).expand(shape).unsqueeze(0)
-    wide = x.expand(batch_shape + shape)
-    return wide.reshape(batch_shape.numel(), *shape)
+    return x.expand(batch_shape + shape).reshape(batch_shape.numel(), *shape)
 
 
 def make_gamma(gamma: float | Tensor, problem: Problem) -> Tensor:
@@ -169,10 +186,15 @@ def make_gamma(gamma: float | Tensor, problem: Problem) -> Tensor:
         tensor = torch.as_tensor(gamma, dtype=torch.float64, device=problem.scores.device)
     except (TypeError, ValueError, RuntimeError):
         raise ArgumentError(f"gamma: got {gamma!r}; expected a positive number or a tensor") from None
-    bad = ~((tensor.detach() > 0) & torch.isfinite(tensor.detach()))
-    if bool(bad.any()):
-        where = f" in {rows_text(bad)}" if tensor.ndim else ""
-        raise ArgumentError(f"gamma: got {float(tensor.detach()[bad][0])}{where}; expected positive finite numbers")
+    expected = "expected positive finite numbers"
+    if isinstance(gamma, Tensor):
+        bad = ~((tensor.detach() > 0) & torch.isfinite(tensor.detach()))
+        where = " in {rows}" if tensor.ndim else ""
+        tensor = guard(
+            tensor.clone(), bad, ArgumentError, f"gamma: got a number that is not positive{where}; {expected}"
+        )
+    elif not 0 < gamma < float("inf"):
+        raise ArgumentError(f"gamma: got {gamma!r}; {expected}")
     if tensor.numel() == 1 and tensor.ndim <= len(problem.batch_shape):
         return tensor.reshape(1)
     try:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import abc
 import inspect
 import typing
+import uuid
+import weakref
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
@@ -18,9 +20,18 @@ import torch
 from torch import Tensor
 
 from structlat import lawler
+from structlat.closed_form import ClosedForm
 from structlat.errors import ArgumentError
 
 ENUMERATION_LIMIT = 2**16
+
+
+_ALIVE: weakref.WeakValueDictionary[str, Structure] = weakref.WeakValueDictionary()
+
+
+def structure_of(handle: str) -> Structure:
+    """The structure that goes by this handle: how an operator, which takes tensors and text, is told its structure."""
+    return _ALIVE[handle]
 
 
 class Structure(abc.ABC):
@@ -109,12 +120,8 @@ class Structure(abc.ABC):
         """Whether z [..., *event_shape] is a structure of this space: [...] bool."""
         return lawler.contains(self, z)
 
-    def closed_form(self, scores: Tensor, *extra: Tensor) -> tuple[Tensor, Tensor] | None:
-        """SparseMAP at gamma = 1 without iteration, where the space has it: z [B, K, *event_shape] and p [B, K].
-
-        p carries its graph, and the derivatives of the marginals through it are the true ones. None, the default: there
-        is no closed form.
-        """
+    def closed_form(self, scores: Tensor, *extra: Tensor) -> ClosedForm | None:
+        """SparseMAP at gamma = 1 without iteration, where the space has it. None, the default: it has not."""
         return None
 
     @cached_property
@@ -122,9 +129,26 @@ class Structure(abc.ABC):
         """Every structure, enumerated once: training loops ask for it at each step."""
         return self.enumerate()
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Structure:
+        """Give the structure its handle; nothing of it is left to subclasses."""
+        self = super().__new__(cls)
+        self._name_it()
+        return self
+
+    def _name_it(self) -> str:
+        self.__dict__["_handle"] = handle = uuid.uuid4().hex
+        _ALIVE[handle] = self
+        return handle
+
+    @property
+    def handle(self) -> str:
+        """A name for this object among all of them everywhere; :func:`structure_of` is the way back."""
+        handle: str | None = self.__dict__.get("_handle")
+        return self._name_it() if handle is None else handle
+
     def __getstate__(self) -> dict[str, Any]:
-        """For pickle and deepcopy: without the structures that were enumerated."""
-        return {name: value for name, value in self.__dict__.items() if name != "_every"}
+        """For pickle and deepcopy: without the handle, and without the structures that were enumerated."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_every", "_handle")}
 
     @staticmethod
     def from_argmax(fn: Callable[..., Any], shape: tuple[int, ...] | int, batched: bool = False) -> Structure:

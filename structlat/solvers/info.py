@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -78,8 +78,14 @@ class SolverInfo:
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> SolverInfo:
         """Apply ``fn`` to every tensor [*batch], for a trace to that of each iteration."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        trace = values.pop("trace")
+        trace = self.trace
         if trace is not None:
             trace = Trace(*(torch.stack([fn(x) for x in history]) for history in trace))
-        return SolverInfo(**{name: fn(x) for name, x in values.items()}, trace=trace)
+        return SolverInfo(
+            fn(self.gap), fn(self.iterations), fn(self.oracle_calls), fn(self.converged), fn(self.exact), trace
+        )
+
+    def with_trace(self, gap: Tensor, support_size: Tensor) -> SolverInfo:
+        """The same with a trace, from tensors [*batch, iterations]."""
+        trace = Trace(gap.movedim(-1, 0), support_size.movedim(-1, 0))
+        return SolverInfo(self.gap, self.iterations, self.oracle_calls, self.converged, self.exact, trace)

@@ -6,9 +6,13 @@ import torch
 from torch import Tensor
 
 from oracles import bits
-from structlat.errors import check_count
+from structlat.closed_form import ClosedForm
+from structlat.errors import check_choice, check_count
 from structlat.structure import ENUMERATION_LIMIT, Structure
+from structlat.structures._bits_forms import Nested
 from structlat.structures._host import check_event, is_binary, refuse_past, to_numpy, to_torch
+
+DECOMPOSITIONS = ("levels", "flips")
 
 
 class BitVector(Structure):
@@ -21,16 +25,22 @@ class BitVector(Structure):
     symmetric : bool
         Regularise being off like being on, as the paper does: the marginals are clip((x / gamma + 1) / 2, 0, 1),
         centred at x = 0. Otherwise clip(x / gamma, 0, 1): zero scores leave every bit off.
+    decomposition : {"levels", "flips"}
+        Which of the optimal p SparseMAP gives in closed form; the marginals are the same. "levels", z(u) = [mu > u] for
+        u uniform in [0, 1], moves continuously with the scores. "flips", the most uncertain bits flipped one after the
+        other, has more of its probability on the MAP structure, and jumps where that changes.
     """
 
-    def __init__(self, n: int, symmetric: bool = True) -> None:
+    def __init__(self, n: int, symmetric: bool = True, decomposition: str = "levels") -> None:
+        check_choice("decomposition", decomposition, DECOMPOSITIONS)
         self.n = check_count("n", n)
+        self.decomposition = decomposition
         self.shape = torch.Size([self.n])
         self.symmetric = bool(symmetric)
 
     def argmax(self, scores: Tensor, *extra: Tensor) -> Tensor:
         """A bit is on where its score is positive."""
-        return to_torch(bits.argmax(to_numpy(scores)), scores, scores.dtype)
+        return (scores > 0).to(scores.dtype)  # on any device: no way to the host and back
 
     def topk(self, scores: Tensor, *extra: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """The k best, by a heap over the k smallest |score|: the others keep their sign's value."""
@@ -51,5 +61,10 @@ class BitVector(Structure):
         check_event(self, z)
         return is_binary(z)
 
+    def closed_form(self, scores: Tensor, *extra: Tensor) -> ClosedForm:
+        """Clipped scores, decomposed into n + 1 bit-vectors at most."""
+        return Nested(scores, self.decomposition == "flips")
+
     def __repr__(self) -> str:
-        return f"BitVector({self.n}, symmetric={self.symmetric})"
+        flips = "" if self.decomposition == "levels" else f", decomposition={self.decomposition!r}"
+        return f"BitVector({self.n}, symmetric={self.symmetric}{flips})"

@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from oracles import budget as oracle
+from structlat.closed_form import ClosedForm
 from structlat.errors import ArgumentError, check_count
 from structlat.structure import ENUMERATION_LIMIT, Structure
+from structlat.structures._bits_forms import Comb
 from structlat.structures._host import check_event, is_binary, refuse_past, to_numpy, to_torch
 
 
@@ -59,6 +61,10 @@ class BudgetBitVector(Structure):
         check_event(self, z)
         ones = (z == 1).sum(-1)
         return is_binary(z) & (ones == self.budget if self.exact else ones <= self.budget)
+
+    def closed_form(self, scores: Tensor, *extra: Tensor) -> ClosedForm:
+        """Scores less a threshold, clipped, decomposed into n + 1 subsets at most."""
+        return Comb(scores, self.budget, self.exact)
 
     def __repr__(self) -> str:
         return f"BudgetBitVector({self.n}, {self.budget}, exact={self.exact}, symmetric={self.symmetric})"

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from oracles import categorical
+from structlat.closed_form import ClosedForm
 from structlat.errors import check_count
 from structlat.simplex import sparsemax
 from structlat.structure import ENUMERATION_LIMIT, Structure
@@ -60,9 +61,25 @@ class Categorical(Structure):
         check_event(self, z)
         return is_label(z, self.n)
 
-    def closed_form(self, scores: Tensor, *extra: Tensor) -> tuple[Tensor, Tensor]:
+    def closed_form(self, scores: Tensor, *extra: Tensor) -> ClosedForm:
         """Sparsemax: here vertices are unit vectors, so that |mu|^2 = |p|^2."""
-        return torch.arange(self.n, device=scores.device).expand(scores.shape), sparsemax(scores)
+        return _Sparsemax(scores)
 
     def __repr__(self) -> str:
         return f"Categorical({self.n})"
+
+
+class _Sparsemax(ClosedForm):
+    """Every label is a candidate, and p is its own mean."""
+
+    def infeasible(self) -> Tensor:
+        return torch.isneginf(self.scores.detach().amax(-1))
+
+    def mean(self) -> Tensor:
+        return sparsemax(self.scores)
+
+    def weights(self) -> Tensor:
+        return sparsemax(self.scores)
+
+    def structures(self, index: Tensor, dtype: torch.dtype) -> Tensor:
+        return index
