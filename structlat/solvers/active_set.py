@@ -7,6 +7,7 @@ the way.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,8 @@ from torch import Tensor
 
 from structlat.solvers import kernels
 from structlat.solvers.info import Trace
-from structlat.solvers.supports import Supports
+from structlat.solvers.kernels import Floats, Ints
+from structlat.solvers.supports import Answers, Supports
 from structlat.structure import Structure
 
 
@@ -64,26 +66,22 @@ def active_set(
     iterations = np.zeros(batch, dtype=np.int64)
     converged = np.zeros(batch, dtype=bool)
     history: list[tuple[Tensor, Tensor]] = []
-    rows = np.arange(batch)
+    at = np.empty((batch, supports.parts))
+    kernels.ask_all(supports.state, supports.lanes, supports.scores, at)
     rounds = 0
-    while len(rows) and rounds < limit:
+    while len(supports.lanes) and rounds < limit:
         rounds += 1
         supports.make_room()
-        gradient = np.empty((len(rows), supports.parts))
-        kernels.gradient(supports.state, rows, supports.flat_scores, gradient)
-        answers = supports.ask(rows, gradient, supports.extra_above_ties)
-        row_gap = np.empty(len(rows))
-        status, slots = np.empty(len(rows), dtype=np.int64), np.empty(len(rows), dtype=np.int64)
-        kernels.advance(supports.state, rows, answers.v, answers.t, answers.used, tol, row_gap, status, slots)
-        supports.add(rows, slots, answers.z)
-        gap[rows] = row_gap
-        iterations[rows] += 1
-        converged[rows] = status == kernels.CONVERGED
+        answers = supports.describe(supports.ask(at))
+        at, row_gap, status = _advance(supports, answers, tol)
+        rows = supports.state.row[supports.lanes]
         if keep_trace:
             history.append(_snapshot(supports, rows, row_gap))
-        rows = rows[status == kernels.CONTINUES]
-    kernels.finish(supports.state, np.arange(batch))
-    trace = Trace(*(torch.stack(x) for x in zip(*history, strict=True))) if history else None
+        stays = status == kernels.CONTINUES
+        if rounds == limit or not stays.all():
+            gap[rows], iterations[rows] = row_gap, rounds
+            converged[rows] = status == kernels.CONVERGED
+            (at,) = supports.retain(stays, at)
     z, p, _ = supports.members()
     return Solution(
         z,
@@ -92,8 +90,21 @@ def active_set(
         torch.from_numpy(iterations),
         torch.from_numpy(iterations + 1),  # the first structure was an oracle call of its own
         torch.from_numpy(converged),
-        trace,
+        Trace(*(torch.stack(x) for x in zip(*history, strict=True))) if history else None,
     )
+
+
+def _advance(supports: Supports, answers: Answers, tol: float) -> tuple[Floats, Floats, Ints]:
+    """One round of the kernels: what to ask next [N, d], gap [N], and status [N]."""
+    state, lanes, scores = supports.state, supports.lanes, supports.scores
+    n = len(lanes)
+    at, gap, status = np.empty((n, supports.parts)), np.empty(n), np.empty(n, dtype=np.int64)
+
+    given = (answers.v, answers.more, answers.z, tol)
+    supports.spread(partial(kernels.advance, state, lanes, scores, *given, gap, status, at), n)
+    if (status > kernels.STALLED).any():
+        supports.refuse(status, answers.v)
+    return at, gap, status
 
 
 def polish(
@@ -108,9 +119,9 @@ def polish(
     return z, p
 
 
-def _snapshot(supports: Supports, rows: np.ndarray, row_gap: np.ndarray) -> tuple[Tensor, Tensor]:
+def _snapshot(supports: Supports, rows: Ints, row_gap: Floats) -> tuple[Tensor, Tensor]:
     gap = torch.full((supports.batch,), torch.nan, dtype=torch.float64, device="cpu")
     size = torch.zeros(supports.batch, dtype=torch.int64, device="cpu")
-    gap[rows] = torch.from_numpy(row_gap)
-    size[rows] = torch.from_numpy(supports.state.size[rows])
+    gap[torch.from_numpy(rows)] = torch.from_numpy(row_gap)
+    size[torch.from_numpy(rows)] = torch.from_numpy(supports.state.size[supports.lanes])
     return gap, size

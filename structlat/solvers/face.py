@@ -7,16 +7,17 @@ in directions orthogonal to what is already there, until nothing new is optimal.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from torch import Tensor
 
 from structlat.solvers import kernels
+from structlat.solvers.kernels import Floats, Ints
 from structlat.solvers.supports import Supports
 from structlat.structure import Structure
 
-# Three misses in a row contain one direction asked both ways; on a face that is not complete, one of the two finds a
-# new vertex, whatever the direction (but for a set of measure zero).
-MISSES = 3
+PAIRS = 4
 SEED = 20200601
 
 
@@ -33,28 +34,43 @@ def complete_face(
     Returns z [B, K', *event], p [B, K'] and where they are, [B, K'] bool: those that the support lacked come last,
     with p = 0; padding repeats the row's first.
     """
-    supports = Supports(structure, scores, extra, z, p, validate=validate, move=False)
-    batch, parts = supports.batch, supports.parts
+    supports = Supports(structure, scores, extra, z, p, validate=validate, moves=False)
     private = np.random.default_rng(SEED)  # the same directions for every row: a batch is a loop over its rows
-    misses = np.zeros(batch, dtype=np.int64)
-    asked = np.zeros(batch, dtype=np.int64)
-    directions = np.empty((0, parts))
-    rows = np.arange(batch)
-    while len(rows):
-        supports.make_room()
-        while len(directions) <= asked.max() // 2:
-            directions = np.vstack([directions, private.standard_normal((16, parts))])
-        sign = np.where(asked[rows] % 2 == 0, 1.0, -1.0)
-        noise = directions[asked[rows] // 2] * sign[:, None]
-        at = np.empty((len(rows), parts))
-        kernels.probe(supports.state, rows, supports.flat_scores, noise, at)
-        answers = supports.ask(rows, at, supports.extra)
-        slots = np.empty(len(rows), dtype=np.int64)
-        kernels.widen(supports.state, rows, answers.v, answers.t, slots)
-        supports.add(rows, slots, answers.z)
-        missed = slots < 0
-        misses[rows] = np.where(missed, misses[rows] + 1, 0)
-        asked[rows] += 1
-        full = supports.state.size[rows] > parts
-        rows = rows[(misses[rows] < MISSES) & ~full]
+    q = np.zeros((supports.batch, PAIRS, supports.state.mean.shape[1] + 1))
+    rounds = 0
+    while len(supports.lanes):
+        pairs = min(2**rounds, PAIRS)
+        moved = supports.make_room(2 * pairs)
+        if moved is not None:
+            q = q[moved]
+        # One direction a round is drawn anew, and more while their number grows: on a face that is not complete a
+        # direction, asked both ways, finds a new vertex (but for a set of measure zero).
+        fresh = range(pairs // 2, pairs) if 2**rounds <= PAIRS else [rounds % PAIRS]
+        found = _widen(supports, q, pairs, [(k, private.standard_normal(supports.parts)) for k in fresh])
+        rounds += 1
+        stays = (found > 0) & (supports.state.size[supports.lanes] <= supports.parts)
+        if not stays.all():
+            supports.retain(stays)
     return supports.members()
+
+
+def _widen(supports: Supports, q: Floats, pairs: int, fresh: list[tuple[int, Floats]]) -> Ints:
+    """Ask all lanes [N] in so many directions, both ways; says how many vertices each has found."""
+    state, lanes, scores = supports.state, supports.lanes, supports.scores
+    n = len(lanes)
+    at = np.empty((n, 2 * pairs, supports.parts))
+    status, found = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64)
+
+    def ask(start: int, stop: int) -> None:
+        for which, noise in fresh:
+            kernels.aim(state, lanes, noise, which, q, start, stop)
+        kernels.probe(state, lanes, scores, q, pairs, at, start, stop)
+
+    supports.spread(ask, n)
+    z = supports.ask(at.reshape(n * 2 * pairs, -1), 2 * pairs)
+    answers = supports.describe(z.reshape(n, 2 * pairs, *z.shape[1:]))
+
+    given = (answers.v, answers.more, answers.z)
+    supports.spread(partial(kernels.widen, state, lanes, scores, q, *given, status, found), n)
+    supports.refuse(status, answers.v)
+    return found

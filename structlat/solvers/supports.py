@@ -1,42 +1,44 @@
 """The supports of a batch while a solver works on them: arrays for the kernels, structures for the caller.
 
-Between the rounds stand two worlds: the kernels, which see vertices and scores as float64 arrays, and the structure's
+Between the rounds stand two worlds: the kernels, which see vertices and scores as arrays, and the structure's
 oracle, which speaks torch. This file is the bridge, and the only place where a solver asks an oracle.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from oracles._threads import by_rows
 from structlat.errors import ArgumentError
-from structlat.map_oracle import ask_argmax
+from structlat.map_oracle import ask_feasible, refusal
 from structlat.solvers import kernels
-from structlat.solvers.kernels import ActiveSet, Floats, Ints
+from structlat.solvers.extras import Extras
+from structlat.solvers.kernels import ActiveSet, Bytes, Floats, Ints
 from structlat.structure import Structure
 
 FIRST_CAPACITY = 16
+CHUNK = 1 << 22  # parts of structures that are loaded at once: 32 MiB of vertices
 
 
 class Answers(NamedTuple):
-    """Structures as the kernels take them: ``z`` [N, *event], ``v`` [N, d], scores ``t`` [N] and ``used`` [N]."""
+    """Structures as the kernels take them: bytes z [..., b], vertices v [..., d], ``more`` as in ``kernels.load``."""
 
-    z: Tensor
+    z: Bytes
     v: Floats
-    t: Floats
-    used: Floats
+    more: Floats
 
 
 class Supports:
-    """One support a row, grown and shrunk by the kernels.
+    """One support a row, each in a *lane* of ``state``; ``lanes`` [N] still work, and ``extra`` has their order.
 
-    It starts from p [B, K] on the structures z [B, K, *event], moved to its optimum if ``move``. ``scores``
-    [B, *shape] and ``extra`` [B, *extra_shape] are float64, on the host, without graph, and divided by gamma. Rows in
-    arguments are flat row numbers.
+    It starts from p [B, K] on the structures z [B, K, *event], moved to its optimum if ``moves``. ``scores``
+    [B, *shape] and ``extra`` [B, *extra_shape] are float64, on the host, without graph, and divided by gamma.
     """
 
     def __init__(
@@ -48,126 +50,154 @@ class Supports:
         p: Tensor,
         *,
         validate: bool,
-        move: bool = True,
+        moves: bool = True,
     ) -> None:
         self.structure = structure
-        self.scores = scores
-        self.extra = extra
         self.validate = validate
-        self.batch = scores.shape[0]
-        self.flat_scores: Floats = np.ascontiguousarray(scores.reshape(self.batch, -1).numpy())
-        self.parts = self.flat_scores.shape[1]
-        # once, and not once a round: what the oracle is asked with (see kernels.TIE), and what rounding is measured by
-        self.extra_above_ties = tuple(_by_row(lambda x: x * (1.0 + kernels.TIE), x) for x in extra)
-        self._absolute = tuple(
-            _by_row(lambda x: torch.where(torch.isneginf(x), 0, x).abs(), x) for x in (scores, *extra)
-        )
-        width = z.shape[1]
-        capacity = max(FIRST_CAPACITY, width)
-        self.z = torch.zeros(self.batch, capacity, *z.shape[2:], dtype=z.dtype, device="cpu")
-        self.z[:, :width] = z
-        self.state = _empty_state(self.batch, capacity, self.parts)
-        size = torch.stack([x.reshape(self.batch, -1).amax(-1) for x in self._absolute if x[0].numel()]).amax(0).numpy()
-        self.state.unit[:] = np.where(size > 0, np.minimum(size, 1.0), 1.0)
-        every = np.repeat(np.arange(self.batch), width)
-        answers = self._describe(every, z.reshape(-1, *z.shape[2:]))
-        v, t, used = (x.reshape(self.batch, width, *x.shape[1:]) for x in answers[1:])
-        weights = np.ascontiguousarray(p.to(torch.float64).numpy())
-        kernels.load(self.state, v, t, used, weights, move)
+        self.moves = moves
+        self.batch, self.parts = scores.shape[0], scores.shape[1:].numel()
+        self.scores: Floats = np.ascontiguousarray(scores.reshape(self.batch, self.parts).numpy())
+        self.extra = Extras(structure, extra)
+        self.like = z[:0, 0]
+        # what is its own vertex is kept once, packed
+        self._is_vertex = structure.vertex(self.like) is self.like
+        bytes_each = 0 if self._is_vertex else self.like.element_size() * self.like.shape[1:].numel()
+        self._bound = z.shape[1]  # no support is larger
+        self.state = kernels.empty_state(self.batch, max(FIRST_CAPACITY, self._bound + 1), self.parts, bytes_each)
+        self.state.unit[:] = self._unit()
+        self.lanes = self.state.row.copy()
+        self._done: list[ActiveSet] = []
+        self._load(z, p)
 
-    def ask(self, rows: Ints, gradient: Floats, extra: tuple[Tensor, ...]) -> Answers:
-        """MAP structures of ``rows`` [N] at ``gradient`` [N, d] and ``extra`` [B, *extra_shape]."""
-        at = torch.from_numpy(gradient).reshape(len(rows), *self.structure.shape)
-        answer = ask_argmax(self.structure, at, *(_take(x, rows, self.batch) for x in extra))
-        if bool(torch.isneginf(answer.score).any()):
+    def ask(self, at: Floats, repeats: int = 1) -> Tensor:
+        """MAP structures z [N * repeats, *event] at ``at`` [N * repeats, d]: as many questions for each lane."""
+        questions = torch.from_numpy(at).reshape(-1, *self.structure.shape)
+        answer = ask_feasible(self.structure, questions, *self.extra.first(len(self.lanes), repeats))
+        return answer.to(self.like.dtype)
+
+    def describe(self, z: Tensor, start: int = 0) -> Answers:
+        """What kernels see of the structures z [N, *event] or [N, K, *event] of the lanes from ``start`` on."""
+        event = len(self.structure.event_shape)
+        lead = z.shape[: z.ndim - event]
+        flat = z.reshape(-1, *z.shape[z.ndim - event :])
+        a = self.structure.vertex(flat)
+        if a.shape != (len(flat), *self.structure.shape):
             raise ArgumentError(
-                f"{type(self.structure).__name__}.argmax: returned an infeasible structure where one is feasible "
-                "(it came from this very oracle); structlat.testing.check_structure shows for which scores"
-            ) from answer.cause
-        return self._describe(rows, answer.z)
+                f"{type(self.structure).__name__}.vertex: returned shape {tuple(a.shape)}; "
+                f"expected {(len(flat), *self.structure.shape)}"
+            )
+        if self.validate:
+            self._check(flat, a)
+        v = a.to(torch.float64).reshape(*lead, self.parts).contiguous().numpy()
+        more = self.extra.added(z, start)
+        kept = np.empty((*lead, 0), np.uint8)
+        if not self._is_vertex:
+            kept = z.contiguous().reshape(*lead, -1).view(torch.uint8).numpy()
+        return Answers(kept, v, np.zeros((2, *lead)) if more is None else more.numpy())
 
-    def add(self, rows: Ints, slots: Ints, z: Tensor) -> None:
-        """Keep the structures ``z`` that have entered at ``slots`` (-1: not entered)."""
-        entered = np.flatnonzero(slots >= 0)
-        self.z[torch.from_numpy(rows[entered]), torch.from_numpy(slots[entered])] = z[torch.from_numpy(entered)]
+    def refuse(self, status: Ints, v: Floats) -> None:
+        """Raise for what a kernel said of the oracle's answers."""
+        if (status == kernels.NO_VERTEX).any():
+            for vertex in v.reshape(-1, self.parts):
+                if np.isnan(vertex).any():  # how FromArgmax says "nothing"
+                    raise refusal(self.structure)
+                if ((vertex != 0) & (vertex != 1)).any():
+                    raise self._no_vertex(vertex.tolist())
+        if (status == kernels.INFEASIBLE).any():
+            raise refusal(self.structure)
 
-    def make_room(self) -> None:
-        """See to it that every row can take in one structure more."""
+    def spread(self, fn: Callable[[int, int], object], rows: int) -> None:
+        """Call a kernel on ``rows`` rows, by threads."""
+        by_rows(fn, rows, 8 * self.parts + self._bound * (self._bound + self.parts))
+
+    def make_room(self, more: int = 1) -> Ints | None:
+        """See to it that all lanes can take in ``more`` structures. Returns the lanes from which they moved, if so."""
         capacity = self.state.p.shape[1]
-        if self.batch and self.state.size.max() >= capacity:
-            wider = _empty_state(self.batch, 2 * capacity, self.parts)
-            for old, new in zip(self.state, wider, strict=True):
-                new[tuple(slice(0, n) for n in old.shape)] = old
-            wider.slot[:, capacity:] = np.arange(capacity, 2 * capacity)
-            self.state = wider
-            self.z = torch.cat([self.z, torch.zeros_like(self.z)], 1)
+        if self._bound + more > capacity:
+            self._bound = int(self.state.size[self.lanes].max(initial=1))
+        self._bound += more
+        if self._bound <= capacity:
+            return None
+        old, before = self.state, self.lanes
+        self._settle(np.setdiff1d(np.arange(len(old.row)), before))
+        capacity = max(2 * capacity, self._bound)
+        self.state = kernels.empty_state(len(before), capacity, self.parts, old.z.shape[2])
+        kernels.move(old, before, self.state)
+        self.lanes = np.arange(len(before))
+        return before
+
+    def retain(self, stays: np.ndarray, *arrays: np.ndarray) -> list[np.ndarray]:
+        """Go on with the lanes that ``stays`` [N] names; returns the arrays [N, ...] without the others.
+
+        The last ones take the places of those that leave: little is moved, and no order matters.
+        """
+        count = int(stays.sum())
+        to = np.flatnonzero(~stays[:count])
+        of = count + np.flatnonzero(stays[count:])
+        for x in (self.lanes, *arrays):
+            x[to] = x[of]
+        self.extra.move(of, to)
+        self.lanes = self.lanes[:count]
+        return [x[:count] for x in arrays]
 
     def members(self) -> tuple[Tensor, Tensor, Tensor]:
         """The supports in the order of entry: z [B, K, *event], p [B, K], and where they are [B, K] bool.
 
-        Padding repeats the row's first structure with p = 0; K >= 1.
+        Padding repeats the row's first structure with p = 0; K >= 1. All work ends here.
         """
-        width = max(int(self.state.size.max(initial=0)), 1)
-        mask = np.arange(width) < self.state.size[:, None]
-        slots = np.where(mask, self.state.slot[:, :width], self.state.slot[:, :1])
-        z = self.z[torch.arange(self.batch).unsqueeze(1), torch.from_numpy(slots)]
-        p = np.where(mask, self.state.p[:, :width], 0.0)
-        return z, torch.from_numpy(p), torch.from_numpy(mask)
+        self._settle(np.arange(len(self.state.row)))
+        size = np.ones(self.batch, np.int64)
+        for s in self._done:
+            size[s.row] = s.size
+        width = int(size.max(initial=1))
+        p = np.empty((self.batch, width))
+        v = np.empty((self.batch, width, self.parts if self._is_vertex else 0))
+        z = np.empty((self.batch, width, self.state.z.shape[2]), np.uint8)
+        for s in self._done:
+            by_rows(partial(kernels.extract, s, v, z, p), len(s.row), width * self.parts)
+        kept = torch.from_numpy(v).to(self.like.dtype) if self._is_vertex else torch.from_numpy(z).view(self.like.dtype)
+        mask = np.arange(width) < size[:, None]
+        return kept.reshape(self.batch, width, *self.like.shape[1:]), torch.from_numpy(p), torch.from_numpy(mask)
 
-    def _describe(self, rows: Ints, z: Tensor) -> Answers:
-        n = len(rows)
-        a = self.structure.vertex(z)
-        if tuple(a.shape) != (n, *self.structure.shape):
-            raise ArgumentError(
-                f"{type(self.structure).__name__}.vertex: returned shape {tuple(a.shape)}; "
-                f"expected {(n, *self.structure.shape)}"
-            )
-        v = a.to(torch.float64).reshape(n, self.parts)
-        if self.validate:
-            self._check_vertices(z, v)
-        extra = (_take(x, rows, self.batch) for x in self.extra)
-        t = self.structure.score(z, _take(self.scores, rows, self.batch), *extra)
-        used = self.structure.score(z, *(_take(x, rows, self.batch) for x in self._absolute))
-        return Answers(z, np.ascontiguousarray(v.numpy()), t.contiguous().numpy(), used.contiguous().numpy())
+    def _settle(self, lanes: Ints) -> None:
+        """Keep of these lanes what was found, and nothing that it took."""
+        if not len(lanes):
+            return
+        old = self.state
+        if self.moves:
+            self.spread(partial(kernels.finish, old, lanes), len(lanes))
+        largest = int(old.size[lanes].max())
+        kept = kernels.empty_state(len(lanes), largest, self.parts, old.z.shape[2], solving=False)
+        kernels.move(old, lanes, kept)
+        self._done.append(kept)
 
-    def _check_vertices(self, z: Tensor, v: Tensor) -> None:
-        name = type(self.structure).__name__
-        wrong = ((v != 0) & (v != 1)).any(-1)
+    def _load(self, z: Tensor, p: Tensor) -> None:
+        weights = np.ascontiguousarray(p.to(torch.float64).numpy())
+        length = max(1, CHUNK // (self.parts * z.shape[1]))
+        for start in range(0, self.batch, length):
+            rows = slice(start, start + length)
+            part = z[rows]
+            answers = self.describe(part, start)
+            given = (answers.v, answers.more, answers.z, weights[rows], self.moves)
+            status = np.empty(len(part), np.int64)
+            self.spread(partial(kernels.load, self.state, self.lanes[rows], self.scores, *given, status), len(part))
+            self.refuse(status, answers.v)
+
+    def _unit(self) -> Floats:
+        finite = np.where(np.isneginf(self.scores), 0, self.scores)
+        size: Floats = np.abs(finite).max(-1, initial=0.0)
+        for x in self.extra.largest():
+            size = np.maximum(size, x.numpy())
+        return np.where(size > 0, np.minimum(size, 1.0), 1.0)
+
+    def _check(self, z: Tensor, a: Tensor) -> None:
+        wrong = ((a != 0) & (a != 1)).reshape(len(a), -1).any(-1)
         if bool(wrong.any()):
-            raise ArgumentError(f"{name}.argmax: returned what is no 0/1 vertex: {v[wrong][0].tolist()}")
+            raise self._no_vertex(a[wrong][0].tolist())
         outside = ~self.structure.contains(z)
         if bool(outside.any()):
+            name = type(self.structure).__name__
             raise ArgumentError(f"{name}.argmax: returned what is no structure of this space: {z[outside][0].tolist()}")
 
-
-def _empty_state(batch: int, capacity: int, parts: int) -> ActiveSet:
-    return ActiveSet(
-        vertices=np.zeros((batch, capacity, parts)),
-        t=np.zeros((batch, capacity)),
-        used=np.zeros((batch, capacity)),
-        slot=np.tile(np.arange(capacity), (batch, 1)),
-        p=np.zeros((batch, capacity)),
-        factor=np.zeros((batch, capacity, capacity)),
-        y=np.zeros((batch, 2, capacity)),
-        size=np.zeros(batch, dtype=np.int64),
-        stuck=np.full(batch, np.inf),
-        mean=np.zeros((batch, parts)),
-        offset=np.zeros(batch),
-        largest=np.zeros(batch),
-        norm=np.zeros(batch),
-        unit=np.ones(batch),
-    )
-
-
-def _by_row(fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """``fn`` of each row of x; rows that are all one in memory stay so."""
-    return fn(x[:1]).expand(x.shape) if x.stride(0) == 0 else fn(x)
-
-
-def _take(x: Tensor, rows: Ints, batch: int) -> Tensor:
-    """Rows of x, without a copy where all of them are asked for or all are the same."""
-    if len(rows) == batch and rows[0] == 0 and rows[-1] == batch - 1:
-        return x
-    if x.stride(0) == 0:
-        return x[:1].expand(len(rows), *x.shape[1:])
-    return x[torch.from_numpy(rows)]
+    def _no_vertex(self, vertex: object) -> ArgumentError:
+        return ArgumentError(f"{type(self.structure).__name__}.argmax: returned what is no 0/1 vertex: {vertex}")

@@ -1,0 +1,57 @@
+"""The decorators of every Numba kernel: compiled once, kept on disk where there is a place, run without the GIL.
+
+Numba keeps compiled code beside the source, or where ``NUMBA_CACHE_DIR`` says, or in the user's cache directory. Where
+it can write to none of them, or the disk is full, a kernel is compiled in memory by each process instead.
+
+What Numba keeps is valid for as long as the kernel's own file is unchanged; it does not look at the files of the
+kernels that this one calls. So here all files of the directory count.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numba
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def kernel(fn: Function) -> Function:
+    """Compile ``fn`` at its first call, with the arithmetic exactly as it is written."""
+    return _compiled(fn, fastmath=False)
+
+
+def loose_kernel(fn: Function) -> Function:
+    """The same for sums whose order does not matter, so that they become vector instructions."""
+    return _compiled(fn, fastmath={"reassoc", "contract"})
+
+
+def _compiled(fn: Function, fastmath: Any) -> Function:
+    try:
+        compiled: Any = numba.njit(cache=True, nogil=True, fastmath=fastmath)(fn)
+    except RuntimeError:  # no place to write to
+        return cast(Function, numba.njit(nogil=True, fastmath=fastmath)(fn))
+    cache = compiled._cache
+    cache._cache_file._source_stamp = _stamp(Path(fn.__code__.co_filename).parent)
+    save = cache.save_overload
+
+    def save_or_not(*args: Any) -> None:
+        with contextlib.suppress(OSError):
+            save(*args)
+
+    cache.save_overload = save_or_not
+    return cast(Function, compiled)
+
+
+@functools.cache
+def _stamp(directory: Path) -> str:
+    """One word for the content of every Python file in a directory."""
+    digest = hashlib.sha256()
+    for path in sorted(directory.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()

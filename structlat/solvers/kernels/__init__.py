@@ -1,0 +1,43 @@
+"""Numba kernels of the active-set solver: a row's support, its Cholesky factor, and the steps that change them.
+
+Kernels call kernels of other files, which Numba's cache would not notice: see ``oracles/_jit.py``.
+"""
+
+from structlat.solvers.kernels.face import aim, probe, widen
+from structlat.solvers.kernels.state import (
+    CONTINUES,
+    CONVERGED,
+    INFEASIBLE,
+    NO_VERTEX,
+    STALLED,
+    ActiveSet,
+    Bytes,
+    Floats,
+    Ints,
+    empty_state,
+    extract,
+    move,
+)
+from structlat.solvers.kernels.steps import advance, ask_all, finish, load
+
+__all__ = [
+    "CONTINUES",
+    "CONVERGED",
+    "INFEASIBLE",
+    "NO_VERTEX",
+    "STALLED",
+    "ActiveSet",
+    "Bytes",
+    "Floats",
+    "Ints",
+    "advance",
+    "aim",
+    "ask_all",
+    "empty_state",
+    "extract",
+    "finish",
+    "load",
+    "move",
+    "probe",
+    "widen",
+]

@@ -1,0 +1,116 @@
+"""The supports of a batch as arrays, one *lane* a row, and what copies them.
+
+Vertices are packed, 64 parts a word: inner products of two are counts of bits. The factor is packed, too, line after
+line of its lower triangle, so that what a small support leaves free is never touched, and needs no memory.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from oracles._jit import kernel
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Words = npt.NDArray[np.uint64]
+Bytes = npt.NDArray[np.uint8]
+
+EPS = 2.0**-52
+WORD = 64
+# What a round says about a row.
+CONTINUES, CONVERGED, STALLED, INFEASIBLE, NO_VERTEX = 0, 1, 2, 3, 4
+
+
+class ActiveSet(NamedTuple):
+    """Supports with room for ``capacity`` structures each.
+
+    A structure keeps its *slot* for as long as it is in the support; ``slot`` lists the slots in the order of the
+    factor's lines, then those that are free.
+    """
+
+    words: Words  # [lanes, capacity, words], by slot: the vertices
+    t: Floats  # [lanes, capacity], by slot: scores less those of the row's first structure
+    used: Floats  # [lanes, capacity], by slot: the sum of the absolute scores that the structure uses
+    z: Bytes  # [lanes, capacity, bytes], by slot: the structures; 0 bytes where they are their own vertices
+    slot: Ints  # [lanes, capacity], by position, then the free slots
+    p: Floats  # [lanes, capacity], by position
+    factor: Floats  # [lanes, capacity (capacity + 1) / 2], L
+    y: Floats  # [lanes, 2, capacity], L^-1 [1, r]
+    size: Ints  # [lanes]
+    row: Ints  # [lanes], the row of the batch
+    stuck: Floats  # [lanes], the gap when rounding errors were last removed without a structure coming in since, or inf
+    mean: Floats  # [lanes, 64 words]
+    offset: Floats  # [lanes], the score of the row's first structure
+    largest: Floats  # [lanes], the largest |score| of a structure seen
+    norm: Floats  # [lanes], the largest |a|^2 of a structure seen
+    unit: Floats  # [lanes], the scale at which scores differ: the largest |score| of a part, at most 1 (1 if all are 0)
+
+
+def empty_state(lanes: int, capacity: int, parts: int, structure_bytes: int, solving: bool = True) -> ActiveSet:
+    """Lanes without a support; with ``solving=False`` they only keep what has been found."""
+    words = -(-parts // WORD)
+    room = capacity if solving else 0
+    return ActiveSet(
+        words=np.empty((lanes, capacity, words), np.uint64),
+        t=np.empty((lanes, capacity)),
+        used=np.empty((lanes, capacity)),
+        z=np.empty((lanes, capacity, structure_bytes), np.uint8),
+        slot=np.empty((lanes, capacity), np.int64),
+        p=np.empty((lanes, capacity)),
+        factor=np.empty((lanes, room * (room + 1) // 2)),
+        y=np.empty((lanes, 2, room)),
+        size=np.zeros(lanes, np.int64),
+        row=np.arange(lanes),
+        stuck=np.full(lanes, np.inf),
+        mean=np.zeros((lanes, WORD * words if solving else 0)),
+        offset=np.zeros(lanes),
+        largest=np.zeros(lanes),
+        norm=np.zeros(lanes),
+        unit=np.ones(lanes),
+    )
+
+
+@kernel
+def move(old: ActiveSet, lanes: Ints, new: ActiveSet) -> None:
+    """Copy ``lanes`` of one state to the lanes 0, 1, ... of another."""
+    capacity = new.p.shape[1]
+    for i in range(lanes.shape[0]):
+        b = lanes[i]
+        n = old.size[b]
+        for k in range(n):
+            q = old.slot[b, k]
+            new.words[i, k] = old.words[b, q]
+            new.t[i, k] = old.t[b, q]
+            new.used[i, k] = old.used[b, q]
+            new.z[i, k] = old.z[b, q]
+            new.p[i, k] = old.p[b, k]
+        for k in range(capacity):
+            new.slot[i, k] = k
+        new.size[i], new.row[i] = n, old.row[b]
+        if new.y.shape[2] > 0:
+            new.factor[i, : n * (n + 1) // 2] = old.factor[b, : n * (n + 1) // 2]
+            new.y[i, :, :n] = old.y[b, :, :n]
+            new.mean[i] = old.mean[b]
+            new.stuck[i], new.offset[i], new.largest[i] = old.stuck[b], old.offset[b], old.largest[b]
+            new.norm[i], new.unit[i] = old.norm[b], old.unit[b]
+
+
+@kernel
+def extract(s: ActiveSet, v: Floats, z: Bytes, p: Floats, start: int, stop: int) -> None:
+    """Write supports in the order of entry to their rows of v [B, K, d] or z [B, K, bytes], and p [B, K].
+
+    Padding repeats the first structure with p = 0. Only one of v and z need have anything in its last dimension.
+    """
+    for b in range(start, stop):
+        row = s.row[b]
+        for k in range(p.shape[1]):
+            there = k < s.size[b]
+            q = s.slot[b, k if there else 0]
+            p[row, k] = s.p[b, k] if there else 0.0
+            for j in range(v.shape[2]):
+                v[row, k, j] = (s.words[b, q, j >> 6] >> np.uint64(j & 63)) & np.uint64(1)
+            for j in range(z.shape[2]):
+                z[row, k, j] = s.z[b, q, j]
