@@ -1,18 +1,16 @@
-"""Pictures. One function a picture; each draws on the axes that it is given, or makes a figure, and returns the figure.
-
-matplotlib is imported where a picture is drawn: the library does without it.
-"""
+"""Pictures of a support: its structures as images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from structlat.distribution import SparseDistribution
 from structlat.errors import ArgumentError
+from structlat.plot.backend import pyplot
 from structlat.structure import Structure
 
 if TYPE_CHECKING:
@@ -108,7 +106,7 @@ def _new_axes(count: int, height: int, width: int) -> list[Axes]:
     lines = -(-count // columns)
     across = 6.0 if columns == 1 else 1.5 * columns
     tall = max(across / columns * height / width, 0.2) + 0.4
-    figure = _pyplot().figure(figsize=(across, lines * tall), layout="constrained")
+    figure = pyplot().figure(figsize=(across, lines * tall), layout="constrained")
     return list(figure.subplots(lines, columns, squeeze=False).flat)
 
 
@@ -117,11 +115,3 @@ def _draw_image(ax: Axes, image: Tensor) -> None:
     ax.imshow(image.to(torch.float64).numpy(), cmap="Blues", vmin=0, vmax=1.25, interpolation="nearest")
     ax.set_xticks([])
     ax.set_yticks([])
-
-
-def _pyplot() -> Any:
-    try:
-        from matplotlib import pyplot
-    except ImportError as error:
-        raise ImportError("structlat.plot needs matplotlib: pip install structlat[examples]") from error
-    return pyplot
