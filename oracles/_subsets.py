@@ -12,13 +12,13 @@ not the files it calls into.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from oracles._arrays import Bools, Floats, Ints
+from oracles._jit import kernel
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _push(heap: Ints, size: int, cost: Floats, node: int) -> int:
     """Add a node to the binary heap `heap[:size]`, ordered by (cost, node). Returns the new size."""
     child = size
@@ -33,7 +33,7 @@ def _push(heap: Ints, size: int, cost: Floats, node: int) -> int:
     return size + 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _pop(heap: Ints, size: int, cost: Floats) -> int:
     """Remove the cheapest node from `heap[:size]` and return it; the size is then one less."""
     top: int = heap[0]
@@ -52,7 +52,7 @@ def _pop(heap: Ints, size: int, cost: Floats) -> int:
     return top
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def cheapest_flips(costs: Floats, index: Ints, z: Bools, count: Ints) -> None:
     """Flip in z[b, j] the j-th cheapest set of bits, j = 0 the empty one; count[b]: how many sets there were.
 
@@ -87,7 +87,7 @@ def cheapest_flips(costs: Floats, index: Ints, z: Bools, count: Ints) -> None:
                     nodes += 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def cheapest_exchanges(ranked: Floats, index: Ints, finite: Ints, low: int, high: int, z: Bools, count: Ints) -> None:
     """Set in z[b, j] the j-th best subset with low..high ones; count[b]: how many there were.
 

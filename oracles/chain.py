@@ -9,18 +9,24 @@ it was broadcast over.
 
 from __future__ import annotations
 
-import numba
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 
+from oracles import _threads
 from oracles._arrays import Bools, Floats, Ints, as_count, as_scores, best_first, canonical, real, refuse_nan
+from oracles._jit import kernel
 
 
 def argmax(unary: npt.ArrayLike, transition: npt.ArrayLike) -> Ints:
     """The best labels of each row: unary [B, T, S], transition [B, T-1, S, S] -> [B, T]."""
     nodes, edges = _canonical(unary, transition)
-    labels = np.zeros(nodes.shape[:2], np.int64)
-    _viterbi(nodes, edges, labels)
+    batch, length, states = nodes.shape
+    labels, total = np.empty((batch, length), np.int64), np.empty(batch)
+    _threads.by_rows(partial(_viterbi, nodes, edges, labels, total), batch, length * states * (states + 4))
+    if not (total < np.inf).all():
+        refuse_nan("transition", edges)
     return labels
 
 
@@ -39,6 +45,7 @@ def topk(unary: npt.ArrayLike, transition: npt.ArrayLike, k: int) -> tuple[Ints,
     valid : [B, k] bool, the leading min(k, number of feasible labellings); all False for an infeasible row
     """
     nodes, edges = _canonical(unary, transition)
+    refuse_nan("transition", edges)
     k = as_count("k", k)
     batch, length, _ = nodes.shape
     labels, count = np.zeros((batch, k, length), np.int64), np.empty(batch, np.int64)
@@ -57,6 +64,17 @@ def scores_of(labels: Ints, unary: Floats, transition: Floats) -> Floats:
     return total
 
 
+def extra_scores(labels: Ints, transition: Floats) -> Floats:
+    """The sums of the transitions of labellings [B, K, T], and of their finite absolute values: [2, B, K].
+
+    ``transition`` is an array as kernels take it, [B or 1, T-1, S, S].
+    """
+    out = np.empty((2, *labels.shape[:2]))
+    batch, k, length = labels.shape
+    _threads.by_rows(partial(_extra_scores, labels, transition, out), batch, 8 * k * length)
+    return out
+
+
 def enumerate(length: int, states: int) -> Ints:
     """Every labelling, [states^length, length], in lexicographic order."""
     place = states ** np.arange(as_count("length", length))[::-1]
@@ -70,48 +88,98 @@ def cardinality(length: int, states: int) -> int:
 
 
 def _canonical(unary: npt.ArrayLike, transition: npt.ArrayLike) -> tuple[Floats, Floats]:
-    """Unary scores [B, T, S] and transitions [U, T-1, S, S], U = 1 where all rows share them and else B."""
+    """Unary scores [B, T, S] and transitions [U, T-1, S, S], U = 1 where all rows share them and else B.
+
+    Transitions are not searched for NaN and +inf: they may be large, and `_viterbi` notices as it goes.
+    """
     nodes, edges = as_scores("unary", unary, "B, T, S"), real("transition", transition)
     batch, length, states = nodes.shape
     shape = (batch, length - 1, states, states)
-    try:
-        edges = np.broadcast_to(edges, shape)
-    except ValueError:
-        raise ValueError(
-            f"transition has shape {edges.shape}, expected {shape} or what broadcasts to it, "
-            f"as unary has shape {nodes.shape}"
-        ) from None
-    edges = canonical(edges[:1] if edges.strides[0] == 0 else edges)
-    refuse_nan("transition", edges)
-    return nodes, edges
+    if edges.shape != shape:
+        try:
+            edges = np.broadcast_to(edges, shape)
+        except ValueError:
+            raise ValueError(
+                f"transition has shape {edges.shape}, expected {shape} or what broadcasts to it, "
+                f"as unary has shape {nodes.shape}"
+            ) from None
+    return nodes, canonical(edges[:1] if edges.strides[0] == 0 else edges)
 
 
-@numba.njit(cache=True, nogil=True)
-def _viterbi(unary: Floats, transition: Floats, labels: Ints) -> None:
-    batch, length, states = unary.shape
-    value, ahead = np.empty(states), np.empty(states)
-    back = np.zeros((length, states), np.int64)
-    for b in range(batch):
+@kernel
+def _four(value: Floats, arcs: Floats, j: int, out: Floats) -> float:
+    """Best of value[i] + arcs[i * states + j] over i, for four labels j; returns what all those arcs sum to.
+
+    Four at a time, so that they share a vector register.
+    """
+    states = value.shape[0]
+    a = b = c = d = -np.inf
+    p = q = r = s = 0.0
+    for i in range(states):
+        own, four = value[i], arcs[i * states + j : i * states + j + 4]
+        p, q, r, s = p + four[0], q + four[1], r + four[2], s + four[3]
+        x, y, z, w = own + four[0], own + four[1], own + four[2], own + four[3]
+        a, b, c, d = x if x > a else a, y if y > b else b, z if z > c else c, w if w > d else d
+    out[j], out[j + 1], out[j + 2], out[j + 3] = a, b, c, d
+    return p + q + r + s
+
+
+@kernel
+def _viterbi(unary: Floats, transition: Floats, labels: Ints, total: Floats, start: int, stop: int) -> None:
+    """Labels of rows start..stop. ``total`` is a sum of a row's transitions: not below +inf if one of them is not.
+
+    No pointers are kept on the way: a label's predecessor is found again from the values, in as many steps as there
+    are labels.
+    """
+    _, length, states = unary.shape
+    value, ahead = np.empty((length, states)), np.empty(states)
+    arcs = transition.reshape(transition.shape[0], transition.shape[1], states * states)
+    for b in range(start, stop):
         u = b if transition.shape[0] > 1 else 0
-        value[:] = unary[b, 0]
+        total[b] = 0.0
+        value[0] = unary[b, 0]
         for t in range(1, length):
-            ahead[:] = -np.inf
-            back[t] = 0
-            for i in range(states):
-                for j in range(states):
-                    v = value[i] + transition[u, t - 1, i, j]
-                    if v > ahead[j]:
-                        ahead[j] = v
-                        back[t, j] = i
+            for j in range(0, states - 3, 4):
+                total[b] += _four(value[t - 1], arcs[u, t - 1], j, ahead)
+            if states % 4 > 0 and states > 4:  # the last four, some of them a second time
+                total[b] += _four(value[t - 1], arcs[u, t - 1], states - 4, ahead)
+            for j in range(states if states < 4 else 0):
+                best = -np.inf
+                for i in range(states):
+                    arc = arcs[u, t - 1, i * states + j]
+                    total[b] += arc
+                    v = value[t - 1, i] + arc
+                    best = v if v > best else best
+                ahead[j] = best
             for j in range(states):
-                value[j] = ahead[j] + unary[b, t, j]
-        label = np.argmax(value)
-        for t in range(length - 1, -1, -1):
-            labels[b, t] = label
-            label = back[t, label]
+                value[t, j] = ahead[j] + unary[b, t, j]
+        label = int(np.argmax(value[length - 1]))
+        labels[b, length - 1] = label
+        for t in range(length - 1, 0, -1):
+            best, before = -np.inf, 0
+            for i in range(states):
+                v = value[t - 1, i] + arcs[u, t - 1, i * states + label]
+                better = v > best
+                best = v if better else best
+                before = i if better else before
+            label = before
+            labels[b, t - 1] = label
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
+def _extra_scores(labels: Ints, transition: Floats, out: Floats, start: int, stop: int) -> None:
+    for b in range(start, stop):
+        u = b if transition.shape[0] > 1 else 0
+        for k in range(labels.shape[1]):
+            total, size = 0.0, 0.0
+            for t in range(transition.shape[1]):
+                arc = transition[u, t, labels[b, k, t], labels[b, k, t + 1]]
+                total += arc
+                size += abs(arc) if arc > -np.inf else 0.0
+            out[0, b, k], out[1, b, k] = total, size
+
+
+@kernel
 def _merge(lists: Floats, bonus: Floats, out: Floats, code: Ints, head: Ints, front: Floats) -> None:
     """The k best of S decreasing lists [S, k], `bonus[i]` added to list i: `out` values, `code` i * k + rank.
 
@@ -132,7 +200,7 @@ def _merge(lists: Floats, bonus: Floats, out: Floats, code: Ints, head: Ints, fr
         front[best] = lists[best, head[best]] + bonus[best] if head[best] < k else -np.inf
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _k_best(unary: Floats, transition: Floats, labels: Ints, count: Ints) -> None:
     batch, length, states = unary.shape
     k = labels.shape[1]

@@ -72,7 +72,7 @@ def active_set(
     while len(supports.lanes) and rounds < limit:
         rounds += 1
         supports.make_room()
-        answers = supports.describe(supports.ask(at))
+        answers = supports.describe(supports.ask(at).unsqueeze(1))
         at, row_gap, status = _advance(supports, answers, tol)
         rows = supports.state.row[supports.lanes]
         if keep_trace:
@@ -100,7 +100,7 @@ def _advance(supports: Supports, answers: Answers, tol: float) -> tuple[Floats, 
     n = len(lanes)
     at, gap, status = np.empty((n, supports.parts)), np.empty(n), np.empty(n, dtype=np.int64)
 
-    given = (answers.v, answers.more, answers.z, tol)
+    given = (answers.v[:, 0], answers.more[:, :, 0], answers.z[:, 0], tol)
     supports.spread(partial(kernels.advance, state, lanes, scores, *given, gap, status, at), n)
     if (status > kernels.STALLED).any():
         supports.refuse(status, answers.v)

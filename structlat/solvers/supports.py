@@ -76,24 +76,23 @@ class Supports:
         return answer.to(self.like.dtype)
 
     def describe(self, z: Tensor, start: int = 0) -> Answers:
-        """What kernels see of the structures z [N, *event] or [N, K, *event] of the lanes from ``start`` on."""
-        event = len(self.structure.event_shape)
-        lead = z.shape[: z.ndim - event]
-        flat = z.reshape(-1, *z.shape[z.ndim - event :])
+        """What kernels see of the structures z [N, K, *event], as many for each of the lanes from ``start`` on."""
+        n, k = z.shape[:2]
+        flat = z.flatten(0, 1)
         a = self.structure.vertex(flat)
-        if a.shape != (len(flat), *self.structure.shape):
+        if a.shape != (n * k, *self.structure.shape):
             raise ArgumentError(
                 f"{type(self.structure).__name__}.vertex: returned shape {tuple(a.shape)}; "
-                f"expected {(len(flat), *self.structure.shape)}"
+                f"expected {(n * k, *self.structure.shape)}"
             )
         if self.validate:
             self._check(flat, a)
-        v = a.to(torch.float64).reshape(*lead, self.parts).contiguous().numpy()
-        more = self.extra.added(z, start)
-        kept = np.empty((*lead, 0), np.uint8)
-        if not self._is_vertex:
-            kept = z.contiguous().reshape(*lead, -1).view(torch.uint8).numpy()
-        return Answers(kept, v, np.zeros((2, *lead)) if more is None else more.numpy())
+        v = a.to(torch.float64).reshape(n, k, self.parts).contiguous().numpy()
+        if self._is_vertex:
+            kept = np.empty((n, k, 0), np.uint8)
+        else:
+            kept = flat.contiguous().numpy().view(np.uint8).reshape(n, k, -1)
+        return Answers(kept, v, self.extra.added(z, start))
 
     def refuse(self, status: Ints, v: Floats) -> None:
         """Raise for what a kernel said of the oracle's answers."""
@@ -187,7 +186,7 @@ class Supports:
         finite = np.where(np.isneginf(self.scores), 0, self.scores)
         size: Floats = np.abs(finite).max(-1, initial=0.0)
         for x in self.extra.largest():
-            size = np.maximum(size, x.numpy())
+            size = np.maximum(size, x)
         return np.where(size > 0, np.minimum(size, 1.0), 1.0)
 
     def _check(self, z: Tensor, a: Tensor) -> None:

@@ -53,6 +53,10 @@ class LinearChain(Structure):
         total = pick(scores, 1, position, z).sum(-1)
         return total + pick(extra[0], 1, position[:-1], z[..., :-1], z[..., 1:]).sum(-1)
 
+    def _added(self, z: Tensor, *extra: Tensor) -> Tensor:
+        """What transitions add to the scores of z [B, K, length], and to their absolute sums: [2, B, K]."""
+        return torch.from_numpy(chain.extra_scores(z.contiguous().numpy(), extra[0].contiguous().numpy()))
+
     def enumerate(self, limit: int = ENUMERATION_LIMIT) -> Tensor:
         """Every sequence of labels, [states^length, length], in lexicographic order."""
         refuse_past(limit, self.cardinality(), repr(self))

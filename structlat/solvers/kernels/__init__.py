@@ -3,6 +3,7 @@
 Kernels call kernels of other files, which Numba's cache would not notice: see ``oracles/_jit.py``.
 """
 
+from structlat.solvers.kernels.copies import extract, move
 from structlat.solvers.kernels.face import aim, probe, widen
 from structlat.solvers.kernels.state import (
     CONTINUES,
@@ -15,8 +16,6 @@ from structlat.solvers.kernels.state import (
     Floats,
     Ints,
     empty_state,
-    extract,
-    move,
 )
 from structlat.solvers.kernels.steps import advance, ask_all, finish, load
 

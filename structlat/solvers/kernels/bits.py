@@ -46,6 +46,15 @@ def pack(v: Floats, words: Words) -> bool:
     return strange == 0
 
 
+@kernel
+def unpack(words: Words, v: Floats) -> None:
+    """The vertex v [d] again."""
+    for w in range(words.shape[0]):
+        word, part = words[w], v[64 * w : 64 * (w + 1)]
+        for j in range(part.shape[0]):
+            part[j] = 1.0 if (word >> np.uint64(j)) & np.uint64(1) else 0.0
+
+
 @loose_kernel
 def dot(x: Floats, y: Floats) -> float:
     """The inner product of x and the beginning of y."""

@@ -89,28 +89,48 @@ def update_mean(s: ActiveSet, b: int) -> None:
 
 
 @kernel
-def refactor(s: ActiveSet, b: int) -> None:
-    """Recompute the mean, L and y from p and the vertices: rounding errors that updates have added go.
+def residuals(s: ActiveSet, b: int) -> Floats:
+    """Recompute the mean from p and the vertices, and the residuals r less that of the first structure.
 
-    The residuals are summed with their rounding errors, as iterative refinement wants them: where the support spans
-    the whole space, a vertex outside of it is a combination with large coefficients, and so is its slope.
+    Both are summed with their rounding errors, as iterative refinement wants them: where the support spans the whole
+    space, a vertex outside of it is a combination with large coefficients, and so is its slope.
     """
     n, mean, words, slot = s.size[b], s.mean[b], s.words[b], s.slot[b]
-    rest, high, low = np.zeros(mean.shape[0]), np.empty(64), np.empty(64)
+    rest, high, low, r = np.zeros(mean.shape[0]), np.empty(64), np.empty(64), np.empty(n)
     mean[:] = 0.0
     for i in range(n):
         for w in range(words.shape[1]):
             start, stop = 64 * w, 64 * w + 64
             add_exactly(words[slot[i], w], s.p[b, i], mean[start:stop], rest[start:stop])
     first = 0.0
-    s.size[b] = 0
     for i in range(n):
         k = slot[i]
         total, error = sum_exactly(words[k], mean, rest, high, low)
         value, error = add(-total, -error, s.t[b, k])
         if i == 0:
             first = value + error
-        append(s, b, words[k], (value - first) + error)
+        r[i] = (value - first) + error
+    return r
+
+
+@kernel
+def refresh(s: ActiveSet, b: int) -> None:
+    """Recompute the mean, and y for the factor as it is: rounding errors that updates have added to them go."""
+    r = residuals(s, b)
+    factor, values = s.factor[b], s.y[b, 1]
+    at = 0
+    for i in range(s.size[b]):
+        values[i] = (r[i] - dot(factor[at : at + i], values)) / factor[at + i]
+        at += i + 1
+
+
+@kernel
+def refactor(s: ActiveSet, b: int) -> None:
+    """Recompute the mean, L and y from p and the vertices."""
+    r = residuals(s, b)
+    s.size[b] = 0
+    for i in range(r.shape[0]):
+        append(s, b, s.words[b, s.slot[b, i]], r[i])
         s.size[b] = i + 1
 
 

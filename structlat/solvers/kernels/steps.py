@@ -6,7 +6,7 @@ import numpy as np
 
 from oracles._jit import kernel, loose_kernel
 from structlat.solvers.kernels.bits import common, dot, pack, selected, sum_at
-from structlat.solvers.kernels.factor import append, back_substitute, delete, refactor, solve, update_mean
+from structlat.solvers.kernels.factor import append, back_substitute, delete, refactor, refresh, solve, update_mean
 from structlat.solvers.kernels.state import (
     CONTINUES,
     CONVERGED,
@@ -194,7 +194,7 @@ def load(
                     continue
                 append(s, b, words[k], 0.0)
             put(s, b, words[k], value, used[k], z[i, k], weight)
-        refactor(s, b)
+        refresh(s, b)
         if moves:
             correct(s, b, -1, q)
             update_mean(s, b)
@@ -287,9 +287,9 @@ def enter(s: ActiveSet, b: int, v: Words, t: float, used: float, z: Bytes, gain:
 
 @kernel
 def finish(s: ActiveSet, lanes: Ints, start: int, stop: int) -> None:
-    """The corrective step once more on a fresh factor: rounding errors of the updates leave p and the mean."""
+    """The corrective step once more, from fresh residuals: rounding errors of the updates leave p and the mean."""
     q = np.empty(s.p.shape[1])
     for i in range(start, stop):
-        refactor(s, lanes[i])
+        refresh(s, lanes[i])
         correct(s, lanes[i], -1, q)
         update_mean(s, lanes[i])
