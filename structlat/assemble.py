@@ -64,9 +64,8 @@ class FromSolver:
         return needs_graph(self.problem.scores, *self.problem.extra, self.gamma)
 
     def _graphed(self, z: Tensor, p: Tensor, mask: Tensor) -> Tensor:
-        with torch.enable_grad():  # the first to read p may do so without
-            scores = self.problem.scaled(self.gamma).score(z)
-            return with_graph(p, scores, self.problem.structure.vertex(z), mask)
+        scores = self.problem.scaled(self.gamma).score(z)
+        return with_graph(p, scores, self.problem.structure.vertex(z), mask)
 
 
 class FromClosedForm:
@@ -86,11 +85,10 @@ class FromClosedForm:
 
     def probs(self) -> tuple[Tensor, Tensor]:
         """P of the candidates that have any, most probable first."""
-        with torch.enable_grad():
-            form = self.form()
-            weights = form.weights()
-            index, mask = opaque.listed(weights.detach(), opaque.least_columns(), True)
-            p = torch.where(mask, weights.gather(1, index), 0)
+        form = self.form()
+        weights = form.weights()
+        index, mask = opaque.listed(weights.detach(), opaque.least_columns(), True)
+        p = torch.where(mask, weights.gather(1, index), 0)
         self._listed = form, index
         problem = self.problem
         return problem.unflatten(p).to(problem.probs_dtype), problem.unflatten(mask)

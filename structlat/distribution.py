@@ -168,16 +168,12 @@ class SparseDistribution(Distribution):
     @property
     def probs(self) -> Tensor:
         """Probabilities of the support, [*batch, K], exactly 0 in the padding; float32 or wider."""
-        if self._weights is None:
-            self._weights = self._source.probs()
-        return self._weights[0]
+        return self._weighted()[0]
 
     @property
     def mask(self) -> Tensor:
         """False in the padding, [*batch, K]."""
-        if self._weights is None:
-            self._weights = self._source.probs()
-        return self._weights[1]
+        return self._weighted()[1]
 
     @property
     def structures(self) -> Tensor:
@@ -356,6 +352,12 @@ class SparseDistribution(Distribution):
         state["_weights"] = probs, mask = self.probs.detach(), self.mask
         state["_source"] = Given(structures, probs, mask)
         return state
+
+    def _weighted(self) -> tuple[Tensor, Tensor]:
+        if self._weights is None:
+            with torch.enable_grad():  # they are kept, and the first to read them may do so without a graph
+                self._weights = self._source.probs()
+        return self._weights
 
     def _pick(self, x: Tensor, index: Tensor) -> Tensor:
         """Take x [*batch, K, *event] at index [*batch, n] -> [*batch, n, *event]."""

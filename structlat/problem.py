@@ -17,11 +17,9 @@ from structlat.structure import Structure
 
 def needs_graph(*tensors: Tensor) -> bool:
     """Whether anybody can ask for a derivative: backward (grad mode), forward (a tangent is there), or a transform."""
-    if transformed():
-        return True
-    if not torch.compiler.is_compiling() and any(
-        torch.autograd.forward_ad.unpack_dual(x).tangent is not None for x in tensors
-    ):
+    if torch.compiler.is_compiling():
+        return torch.is_grad_enabled()  # whatever is traced later cannot be seen now
+    if transformed() or any(torch.autograd.forward_ad.unpack_dual(x).tangent is not None for x in tensors):
         return True
     return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
 

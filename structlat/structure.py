@@ -31,7 +31,17 @@ _ALIVE: weakref.WeakValueDictionary[str, Structure] = weakref.WeakValueDictionar
 
 def structure_of(handle: str) -> Structure:
     """The structure that goes by this handle: how an operator, which takes tensors and text, is told its structure."""
-    return _ALIVE[handle]
+    try:
+        return _ALIVE[handle]
+    except KeyError:
+        raise RuntimeError(f"no structure goes by the handle {handle!r}: was it deleted after a trace?") from None
+
+
+class _SameAsScores:
+    """``event_shape`` of a space that sets none, on the class or on the object."""
+
+    def __get__(self, structure: Structure, owner: type) -> torch.Size:
+        return torch.Size(structure.shape)
 
 
 class Structure(abc.ABC):
@@ -53,14 +63,10 @@ class Structure(abc.ABC):
 
     shape: torch.Size
     extra_shapes: tuple[torch.Size, ...] = ()
+    event_shape: torch.Size = _SameAsScores()  # type: ignore[assignment]
     event_dtype: torch.dtype | None = None
     symmetric: bool = False
     antichain: bool = False
-
-    @cached_property
-    def event_shape(self) -> torch.Size:
-        """Shape of one structure z."""
-        return torch.Size(self.shape)
 
     @abc.abstractmethod
     def argmax(self, scores: Tensor, *extra: Tensor) -> Tensor:

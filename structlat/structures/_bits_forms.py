@@ -25,7 +25,7 @@ def _before(order: Tensor, index: Tensor, dtype: torch.dtype) -> Tensor:
     places = torch.arange(order.shape[-1], device=order.device).expand(order.shape)
     rank = torch.zeros_like(order).scatter(-1, order, places)
     # a clipped difference is far faster than a comparison whose answer is converted
-    return (index.to(dtype).unsqueeze(-1) - rank.to(dtype).unsqueeze(1)).clamp_(0, 1)
+    return (index.to(dtype).unsqueeze(-1) - rank.to(dtype).unsqueeze(1)).clamp(0, 1)
 
 
 class Nested(ClosedForm):
@@ -128,10 +128,11 @@ class Comb(ClosedForm):
         # as tau falls, a bit starts to grow at w and is full at w - 1
         slope = torch.where(order < w.shape[-1], 1, -1).cumsum(-1)
         total = _put_in_front((slope[:, :-1] * (breaks[:, :-1] - breaks[:, 1:])).cumsum(-1), 0)
-        last = ((total <= k).sum(-1, keepdim=True) - 1).clamp(0, breaks.shape[-1] - 2)
+        # tau is where the sum comes to the budget; on a plateau, where it first does, but for rounding
+        last = (total < k - 1e-15 * breaks.shape[-1]).sum(-1, keepdim=True) - 1
         above, below = breaks.gather(-1, last), breaks.gather(-1, last + 1)
         on = w - 1 >= above
-        free = (w >= above) & (w - 1 <= below) & ~on
+        free = (w >= above) & (w - 1 <= below) & ~on & (w == y.detach())
         count = free.sum(-1, keepdim=True)
         tau = (torch.where(free, y, 0).sum(-1, keepdim=True) + on.sum(-1, keepdim=True) - k) / count.clamp(min=1)
         mu = torch.where(free, y - tau, on.to(y.dtype))
