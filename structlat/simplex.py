@@ -12,9 +12,10 @@ import math
 import numpy as np
 import numpy.typing as npt
 import torch
-from numba import njit
 from torch import Tensor
 
+from oracles._jit import kernel
+from oracles._threads import by_rows
 from structlat.errors import ArgumentError, InfeasibleError, rows_text
 from structlat.operators import operator
 
@@ -155,14 +156,20 @@ def by_newton(rows: Tensor, top: Tensor, power: int) -> tuple[Tensor, Tensor, Te
     if rows.dtype not in (torch.float32, torch.float64):
         rows, top = rows.float(), top.float()
     size, tau = torch.empty(top.shape, dtype=torch.int64), torch.empty(top.shape, dtype=torch.float64)
-    flat = _supports(rows.contiguous().numpy(), top.numpy(), (top - power).numpy(), power, size.numpy(), tau.numpy())
+    given = rows.contiguous().numpy(), top.numpy(), (top - power).numpy(), size.numpy(), tau.numpy()
+    found: dict[int, Ints] = {}
+
+    def find(start: int, stop: int) -> None:
+        found[start] = _supports(power, *(array[start:stop] for array in given))
+
+    by_rows(find, len(rows), rows.shape[1])
     index = torch.empty(len(rows), max(2, int(size.max())) if size.numel() else 2, dtype=torch.int64)
-    _pad(flat, size.numpy(), index.numpy())
+    _pad(np.concatenate([found[start] for start in sorted(found)]), size.numpy(), index.numpy())
     return index, size, tau
 
 
-@njit(cache=True, nogil=True)
-def _supports(rows: Floats, top: Floats, floor: Floats, power: int, size: Ints, tau: Floats) -> Ints:
+@kernel
+def _supports(power: int, rows: Floats, top: Floats, floor: Floats, size: Ints, tau: Floats) -> Ints:
     """Fill size and tau [B, 1] for rows [B, n], whose largest entries are top; return all supports in a row.
 
     Only what is above top - power can have p > 0, and only what is above the tau of a part of the row: when many
@@ -197,10 +204,10 @@ def _supports(rows: Floats, top: Floats, floor: Floats, power: int, size: Ints, 
             found = longer
         found[filled : filled + kept] = place[:kept]
         filled += kept
-    return found
+    return found[:filled]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _newton(place: Ints, value: Floats, kept: int, low: float, power: int) -> tuple[int, float]:
     """Keep what is in the support among ``kept`` values, moved to the front; return how many and tau.
 
@@ -235,7 +242,7 @@ def _newton(place: Ints, value: Floats, kept: int, low: float, power: int) -> tu
         low += step
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _pad(found: Ints, size: Ints, index: Ints) -> None:
     """Lay supports in a row out as index [B, K], each followed by its first entry again."""
     start = 0

@@ -171,6 +171,20 @@ def test_sums_to_one_over_many_entries(generator, fn, scale):
 
 
 @pytest.mark.parametrize("fn", MAPS)
+def test_threads_change_nothing(generator, fn):
+    x = 0.1 * torch.randn(70, 10_000, generator=generator)
+    before, answers = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            answers.append((*by_newton(x, x.amax(-1, keepdim=True), 1 + (fn is sl.entmax15)), fn(x)))
+    finally:
+        torch.set_num_threads(before)
+    for one, more in zip(*answers, strict=True):
+        torch.testing.assert_close(one, more, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("fn", MAPS)
 def test_strides(generator, fn):
     x = torch.randn(8, 6, 10, generator=generator)
     for view in (x[::2, 1:, ::3], x.transpose(0, 2), x[:, :1].expand(8, 6, 10), x.flip(0)[:, 2]):
@@ -271,7 +285,6 @@ def test_compile(fn, generator):
         torch.compile(fn, fullgraph=True, backend="aot_eager")(x.index_fill(0, torch.tensor(1), torch.nan))
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's own
 @pytest.mark.skipif(shutil.which("c++") is None and shutil.which("g++") is None, reason="torch's compiler needs one")
 @pytest.mark.parametrize("fn", MAPS)
 def test_compile_to_machine_code(fn, generator):
