@@ -72,7 +72,8 @@ class TopKSparsemax(_Layer):
 class SparseMAP(_Layer):
     """:func:`structlat.sparsemap` as a module; keyword arguments are those of the function.
 
-    ``layer(scores, *extra, init=previous)`` starts from an earlier answer. A ``gamma`` that is an ``nn.Parameter`` is learned with the rest.
+    ``layer(scores, *extra, init=previous)`` starts from an earlier answer. A ``gamma`` that is an ``nn.Parameter`` is
+    learned with the rest.
     """
 
     def __init__(

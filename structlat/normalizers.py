@@ -16,6 +16,7 @@ from structlat.map_oracle import event_dtype
 from structlat.operators import traced
 from structlat.problem import Problem, make_gamma, make_problem
 from structlat.simplex import entmax15, sparsemax
+from structlat.solvers import methods
 from structlat.solvers.info import SolverInfo
 from structlat.structure import Structure
 
@@ -29,7 +30,7 @@ NORMALIZERS: dict[str, Callable[[Tensor], Tensor]] = {
     "sparsemax": sparsemax,
     "entmax15": entmax15,
 }
-SOLVERS = ("auto", "active_set")
+SOLVERS = ("auto", *methods.METHODS)
 ON_FAILURE = ("warn", "raise", "ignore")
 
 
@@ -163,13 +164,16 @@ def sparsemap(
         Scores of the parts that are not regularised.
     gamma : float or Tensor that broadcasts to [*batch]
         Strength of the regulariser, positive; differentiable.
-    solver : {"auto", "active_set"}
-        "auto" takes a closed form where the structure has one.
+    solver : str
+        "auto" takes a closed form where the structure has one, else the active set: "active_set", Numba kernels, for
+        scores on the CPU, "active_set_torch", batched torch, on other devices. "vanilla", "away", "pairwise" and
+        "blended_pairwise" are Frank-Wolfe methods: simpler, and slower to a small gap.
     tol : float
         Duality gap at which a row is done, relative to the smaller of gamma times the largest squared norm of a
         vertex and the largest score of a structure, never below what rounding errors leave.
     max_iter : int, optional
-        Rounds at most. Default: 10,000 + 100 a part, far more than are needed unless extra scores are tiny.
+        Rounds at most. Default: 10,000, and for the active set 100 more a part, far more than it needs unless extra
+        scores are tiny.
     init : SparseDistribution, optional
         An earlier answer, for scores not far from these and the same batch shape: its support is where the solver
         starts. Only the number of rounds changes.
@@ -204,7 +208,7 @@ def sparsemap(
             if bad is not None:
                 problem = problem.with_scores(problem.feasible(problem.scores, bad))
             return assemble(problem, FromClosedForm(problem, strength), SolverInfo.closed_form(problem.batch_shape))
-        solver = "active_set"
+        solver = methods.default(problem.scores.device)
     scaled_scores, scaled_extra = problem.scaled(strength).detached()
     z, p, gap, iterations, oracle_calls, converged, *history = opaque.solve(
         scaled_scores,

@@ -17,9 +17,9 @@ from structlat.errors import InfeasibleError, NonConvergenceWarning, rows_text
 from structlat.map_oracle import MapAnswer, ask_argmax, event_dtype
 from structlat.operators import operator
 from structlat.problem import infeasible_text
-from structlat.solvers.active_set import active_set
 from structlat.solvers.face import complete_face
 from structlat.solvers.info import SolverInfo
+from structlat.solvers.methods import METHODS
 from structlat.structure import Structure, structure_of
 
 
@@ -155,18 +155,23 @@ def solve(
     size [B, rounds], or [B, 0]
     """
     structure = structure_of(handle)
-    flat = _on_host(scores, extra)
     first = _feasible(structure, scores, extra, batch_shape).z
-    solution = active_set(
+    method = METHODS[solver]
+    if not method.on_device:
+        scores_there, *extra_there = _on_host(scores, extra)
+        init = [x.cpu() for x in init]
+    else:
+        scores_there, extra_there = scores, extra
+    solution = method.solve(
         structure,
-        flat[0],
-        tuple(flat[1:]),
+        scores_there,
+        tuple(extra_there),
         first,
         tol=tol,
         max_iter=max_iter,
         validate=validate,
         keep_trace=trace,
-        init=(init[0].cpu(), init[1].cpu()) if init else None,
+        init=(init[0], init[1]) if init else None,
     )
     scale = scale.to(solution.gap.device)
     history = [] if solution.trace is None else [(solution.trace.gap * scale).T, solution.trace.support_size.T]
