@@ -108,7 +108,7 @@ class State:
 
     def slopes(self) -> Tensor:
         """The slope of the objective from the mean towards each structure of the support, [B, C]; 0 elsewhere."""
-        residual = self.t - product(self.v, self.mean)
+        residual = self.t - (self.v @ self.mean.unsqueeze(-1)).squeeze(-1)
         level = (self.p * residual).sum(-1, keepdim=True)
         return torch.where(self.p > 0, residual - level, 0)
 
@@ -119,11 +119,11 @@ class State:
         self.norm = torch.maximum(self.norm, square)
         inside = self.p > 0
         value = answer.t - self.offset
-        residual = self.t - product(self.v, self.mean)
+        overlap, common = (self.v @ torch.stack([self.mean, answer.v], -1)).unbind(-1)
+        residual = self.t - overlap
         level = (self.p * residual).sum(-1)
         gain = value - (answer.v * self.mean).sum(-1) - level
         slope = torch.where(inside, residual - level.unsqueeze(-1), 0)
-        common = product(self.v, answer.v)
         # with extra parts two structures may share a vertex: their scores tell them apart
         near = (self.t - value.unsqueeze(-1)).abs() <= 8 * EPS * (self.largest.unsqueeze(-1) + self.used)
         same = inside & near & (self.square + square.unsqueeze(-1) - 2 * common == 0)
@@ -184,11 +184,6 @@ class Round(NamedTuple):
     gain: Tensor  # [B], that towards the answer: the duality gap
     line: Tensor  # [B, C], its line of M = A A' + 1 1'; 0 outside the support
     corner: Tensor  # [B], |a|^2 + 1
-
-
-def product(v: Tensor, x: Tensor) -> Tensor:
-    """<v_c, x> for v [B, C, d] and x [B, d]: [B, C]."""
-    return (v @ x.unsqueeze(-1)).squeeze(-1)
 
 
 def average(p: Tensor, v: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ def reduce(state: State) -> None:
     v = state.v.gather(1, order.unsqueeze(-1).expand(-1, -1, state.v.shape[-1]))
     table, basic = _basis(v, p > 0)
     rows = torch.arange(len(p), device=p.device)
-    while True:
+    for _ in range(size):
         outside = torch.where(_members(basic, size), 0, p)
         if not bool((outside > 0).any()):
             break
@@ -34,10 +34,10 @@ def reduce(state: State) -> None:
         gain = (line * t).sum(-1)
         line = torch.where((gain > 0).unsqueeze(-1), line, -line)
         ratio = torch.where(line < 0, p / -line, torch.inf)
-        length, block = ratio.min(-1)
-        moved = torch.where(ratio <= length.unsqueeze(-1), 0, p + length.unsqueeze(-1) * line).clamp(min=0)
+        length, block = ratio.min(-1, keepdim=True)
+        moved = torch.where(ratio <= length, 0, p + torch.where(torch.isfinite(length), length, 0) * line).clamp(min=0)
         p = torch.where(going.unsqueeze(-1), moved, p)
-        leaving = (basic == block.unsqueeze(-1)) & (going & (p[rows, enter] > 0)).unsqueeze(-1)
+        leaving = (basic == block) & (going & (p[rows, enter] > 0)).unsqueeze(-1)
         table, basic = _pivot(table, basic, leaving, enter)
     state.p = torch.zeros_like(state.p).scatter_(1, order, p)
     state.p = state.p / state.p.sum(-1, keepdim=True)

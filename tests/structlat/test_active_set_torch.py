@@ -11,7 +11,7 @@ from structlat.solvers.batched import BLOCK, STEPS, _start, solve
 from structlat.solvers.batched_oracle import Oracle
 from structlat.solvers.batched_run import Run
 from structlat.solvers.kernels import CONTINUES
-from tests.judge import SCALES, draw, enumerated_sparsemap
+from tests.judge import draw, enumerated_sparsemap
 from tests.structlat.batched_cases import (
     LARGE,
     SPACES,
@@ -34,7 +34,7 @@ def start(structure, inputs, method=METHOD, tol=1e-9, keep_trace=False):
 
 @pytest.mark.parametrize("structure", SPACES, ids=repr)
 def test_against_the_enumerated_program(structure, generator):
-    for name, inputs in small_problems(structure, generator, SCALES):
+    for name, inputs in small_problems(structure, generator, (1e-6, 1.0, 1e6)):
         solution = run(structure, inputs, METHOD)
         assert solution.converged.all(), name
         assert (mean(structure, solution) - enumerated_sparsemap(structure, inputs[0], inputs[1:])).abs().max() < 1e-7
@@ -80,7 +80,7 @@ def test_what_holds_after_every_round(structure, scale, generator):
 class NoWaiting(TorchDispatchMode):
     """Fails on whatever makes the host wait for the device."""
 
-    WAITS = ("_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "item", "_unique2", "equal", "to_cpu")
+    WAITS = ("_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "item", "_unique2", "equal")
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.overloadpacket.__name__
