@@ -199,6 +199,37 @@ def test_structures_that_differ_in_extra_parts_alone(method):
     torch.testing.assert_close(mean(ways, solution), scores.clamp(0, 1), atol=1e-3, rtol=0)
 
 
+# As sparsemap calls them.
+
+
+@pytest.mark.parametrize("method", STEPS)
+@pytest.mark.parametrize("structure", [sl.BitVector(6), sl.LinearChain(4, 3), sl.BipartiteMatching(3, 3)], ids=repr)
+def test_sparsemap_takes_them_by_name(structure, method, generator):
+    inputs = [x.requires_grad_() for x in draw(structure, generator, 3)]
+    gamma = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
+    tol = 1e-3 if method == "vanilla" else 1e-9
+    post = sl.sparsemap(structure, *inputs, gamma=gamma, solver=method, tol=tol, on_failure="raise", trace=True)
+    want = sl.sparsemap(structure, *inputs, gamma=gamma, solver="active_set")
+    # f is gamma-strongly concave in mu: each answer is within sqrt(2 gap / gamma) of the optimum
+    assert ((post.mean - want.mean).flatten(1).norm(dim=1) <= (2 * post.info.gap / gamma).sqrt() + 1e-7).all()
+    assert post.info.trace.gap.shape == post.info.trace.support_size.shape == (int(post.info.iterations.max()), 3)
+    direction = torch.randn(post.mean.shape, generator=generator, dtype=torch.float64)
+    if method != "vanilla":
+        for ours, theirs in zip(
+            *(torch.autograd.grad((x.mean * direction).sum(), inputs) for x in (post, want)), strict=True
+        ):
+            torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+    again = sl.sparsemap(structure, *inputs, gamma=gamma, solver=method, tol=tol, init=post)
+    assert (again.info.iterations == 1).all()
+
+
+def test_sparsemap_says_where_one_did_not_converge(generator):
+    x = draw(sl.BitVector(40), generator, 4)[0]
+    with pytest.warns(sl.NonConvergenceWarning, match="Stopped before the certificate in rows 0, 1, 2, 3"):
+        post = sl.sparsemap(sl.BitVector(40), x, solver="vanilla", max_iter=10)
+    assert not post.info.converged.any()
+
+
 # The steps by hand: three corners of a square in the plane, and an answer.
 
 
