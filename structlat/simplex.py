@@ -114,11 +114,11 @@ def simplex_support(rows: Tensor, power: int, batch_shape: list[int]) -> tuple[T
     least 2; top [B, 1], the largest entry; and tau [B, 1].
     """
     top = rows.amax(-1, keepdim=True)
-    bad = (torch.isnan(top) | torch.isposinf(top)).reshape(batch_shape)
-    if bool(bad.any()):
-        raise ArgumentError(f"x: NaN or +inf in {rows_text(bad)}; expected finite numbers, or -inf to forbid one")
-    forbidden = torch.isneginf(top).reshape(batch_shape)
-    if bool(forbidden.any()):
+    if not bool(top.isfinite().all()):
+        forbidden = top.isneginf().reshape(batch_shape)
+        bad = ~top.isfinite().reshape(batch_shape) & ~forbidden
+        if bool(bad.any()):
+            raise ArgumentError(f"x: NaN or +inf in {rows_text(bad)}; expected finite numbers, or -inf to forbid one")
         raise InfeasibleError(f"x: every entry is -inf in {rows_text(forbidden)}; expected a finite one")
     find = by_newton if rows.device.type == "cpu" else by_sorting
     index, size, tau = find(rows, top, power)
