@@ -112,10 +112,10 @@ class FromClosedForm:
 
 
 class FromCandidates:
-    """Candidates z [B, M, *event] with p [B, M], which carries its graph and that of the means."""
+    """Candidates ``index`` [B, K] of z [B, M, *event], or all; p [B, K] carries its graph and that of the means."""
 
-    def __init__(self, problem: Problem, z: Tensor, p: Tensor) -> None:
-        self.problem, self.z, self.p = problem, z, p
+    def __init__(self, problem: Problem, z: Tensor, p: Tensor, index: Tensor | None = None) -> None:
+        self.problem, self.z, self.p, self.index = problem, z, p, index
 
     def probs(self) -> tuple[Tensor, Tensor]:
         """P as it came."""
@@ -124,8 +124,8 @@ class FromCandidates:
         return p.to(problem.probs_dtype), p.detach() > 0
 
     def structures(self) -> Tensor:
-        """Z as it came."""
-        return self.problem.dressed(self.z)
+        """Those candidates."""
+        return self.problem.dressed(self.z if self.index is None else opaque.take(self.z, self.index))
 
     def mean(self) -> Tensor | None:
         """None: p says it all."""
@@ -139,7 +139,7 @@ class FromCandidates:
 def compact(problem: Problem, z: Tensor, p: Tensor, best_first: bool = True) -> FromCandidates:
     """Keep what has probability in some row, most probable first or as it came; padding repeats the row's first."""
     index, mask = opaque.listed(p.detach(), opaque.least_columns(), best_first)
-    return FromCandidates(problem, opaque.take(z, index), torch.where(mask, p.gather(1, index), 0))
+    return FromCandidates(problem, z, torch.where(mask, p.gather(1, index), 0), index)
 
 
 def empty_distribution(problem: Problem) -> SparseDistribution:

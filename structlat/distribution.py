@@ -77,7 +77,7 @@ def _positive_fake(probs: Tensor) -> tuple[Tensor, Tensor]:
 def positive(probs: Tensor) -> tuple[Tensor, Tensor]:
     """Rows and columns where probs [B, K] is positive."""
     row, column = torch.nonzero(probs > 0, as_tuple=True)
-    return row.clone(), column.clone()
+    return row, column
 
 
 class InStructure(constraints.Constraint):

@@ -41,8 +41,8 @@ def _argmax_fake(scores: Tensor, extra: list[Tensor], handle: str, batch_shape: 
 def argmax(scores: Tensor, extra: list[Tensor], handle: str, batch_shape: list[int]) -> Tensor:
     """MAP structures z [B, *event_shape]; InfeasibleError, naming the rows, where there is none."""
     structure = structure_of(handle)
-    z = _feasible(structure, scores, extra, batch_shape).z.to(event_dtype(structure), copy=True)
-    return z.to(scores.device).contiguous()
+    z = _feasible(structure, scores, extra, batch_shape).z
+    return z.to(device=scores.device, dtype=event_dtype(structure))
 
 
 def _topk_fake(
@@ -60,8 +60,7 @@ def topk(scores: Tensor, extra: list[Tensor], handle: str, k: int, batch_shape: 
     z, valid = structure.topk(*_on_host(scores, extra), k=k)
     if not bool(valid[:, 0].all()):
         _refuse(structure, ~valid[:, 0], batch_shape, None)
-    z = z.to(device=scores.device, dtype=event_dtype(structure), copy=True)
-    return z.contiguous(), valid.to(scores.device, copy=True).contiguous()
+    return z.to(device=scores.device, dtype=event_dtype(structure)), valid.to(scores.device)
 
 
 def _every_fake(handle: str) -> Tensor:
@@ -69,14 +68,11 @@ def _every_fake(handle: str) -> Tensor:
     return torch.empty(_unknown_size(), *structure.event_shape, dtype=event_dtype(structure), device="cpu")
 
 
-@torch.library.custom_op("structlat::every", mutates_args=())
+@operator("every", _every_fake)
 def every(handle: str) -> Tensor:
     """Every structure, enumerated, [|Z|, *event_shape], on the host."""
     structure = structure_of(handle)
-    return structure._every.to(event_dtype(structure), copy=True)
-
-
-every.register_fake(_every_fake)
+    return structure._every.to(event_dtype(structure))
 
 
 def _listed_fake(p: Tensor, least: int, best_first: bool) -> tuple[Tensor, Tensor]:
@@ -96,7 +92,7 @@ def listed(p: Tensor, least: int, best_first: bool) -> tuple[Tensor, Tensor]:
         order = torch.cat([order, order[:, :1].expand(-1, width - order.shape[1])], 1)
     mask = p.gather(1, order) > 0
     mask &= torch.arange(width, device=p.device) < p.shape[1]
-    return torch.where(mask, order, order[:, :1]).contiguous(), mask.contiguous()
+    return torch.where(mask, order, order[:, :1]), mask
 
 
 def _solve_fake(
@@ -187,7 +183,7 @@ def solve(
     z = take(solution.z.to(event_dtype(structure)), index)
     p = torch.where(mask, solution.p.gather(1, index), 0)
     out = (z, p, gap, solution.iterations, solution.oracle_calls, solution.converged, *history)
-    return tuple(x.to(scores.device).contiguous() for x in out)  # type: ignore[return-value]
+    return tuple(x.to(scores.device) for x in out)  # type: ignore[return-value]
 
 
 def _face_fake(
@@ -210,7 +206,7 @@ def face(
     if missing > 0:
         wider = torch.cat([wider, wider[:, :1].expand(-1, missing, *z.shape[2:])], 1)
         weights, mask = (torch.nn.functional.pad(x, (0, missing)) for x in (weights, mask))
-    return wider.to(z.dtype).clone(), weights.clone(), mask.clone()
+    return wider.to(z.dtype), weights, mask
 
 
 def take(z: Tensor, index: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ def operator(name: str, fake: Callable[..., Any]) -> Callable[[Callable[..., Any
     """
 
     def decorate(fn: Callable[..., Any]) -> Callable[..., Any]:
-        made = torch.library.custom_op(f"structlat::{name}", fn, mutates_args=())
+        made = torch.library.custom_op(f"structlat::{name}", _owned(fn), mutates_args=())
         made.register_fake(fake)
         names = [argument.name for argument in made._opoverload._schema.arguments]
 
@@ -77,7 +77,7 @@ def unbatched(name: str, fake: Callable[..., Any], why: str) -> Callable[[Callab
     """Make a function the operator ``structlat::name`` that under ``vmap`` raises RuntimeError, with ``why``."""
 
     def decorate(fn: Callable[..., Any]) -> Callable[..., Any]:
-        made = torch.library.custom_op(f"structlat::{name}", fn, mutates_args=())
+        made = torch.library.custom_op(f"structlat::{name}", _owned(fn), mutates_args=())
         made.register_fake(fake)
 
         def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
@@ -87,6 +87,19 @@ def unbatched(name: str, fake: Callable[..., Any], why: str) -> Callable[[Callab
         return _in_its_place(made, fn)
 
     return decorate
+
+
+def _owned(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """``fn`` with answers in memory of their own, as a compiler wants them: it may write over them."""
+
+    @functools.wraps(fn)
+    def call(*args: Any) -> Any:
+        out = fn(*args)
+        if isinstance(out, Tensor):
+            return out.clone(memory_format=torch.contiguous_format)
+        return tuple(x.clone(memory_format=torch.contiguous_format) for x in out)
+
+    return call
 
 
 def _in_its_place(made: Callable[..., Any], fn: Callable[..., Any]) -> Callable[..., Any]:
