@@ -15,7 +15,7 @@ from structlat.solvers.batched_state import State
 from structlat.solvers.caratheodory import reduce
 from structlat.solvers.corrective import corrective, settle
 from structlat.solvers.info import Trace
-from structlat.solvers.kernels import CONTINUES, CONVERGED, STALLED
+from structlat.solvers.kernels.state import CONTINUES, CONVERGED, STALLED
 from structlat.solvers.steps import Step
 
 

@@ -1,6 +1,6 @@
 """The corrective step in batched torch: to the optimum of the support, or to the boundary on the way there.
 
-As in ``kernels.py`` a step of p is solved for, M dp + tau 1 = r and 1'dp = 1 - 1'p with M = A A' + 1 1': small
+As in the kernels a step of p is solved for, M dp + tau 1 = r and 1'dp = 1 - 1'p with M = A A' + 1 1': small
 probabilities keep their digits. The factor is a fresh one each time, of a matrix of whole numbers, so that there is
 nothing to drift; triangular solves are what accelerators have batched kernels for.
 """

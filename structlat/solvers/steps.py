@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from structlat.solvers.batched_state import Round, State, average
-from structlat.solvers.kernels import CONTINUES, STALLED
+from structlat.solvers.kernels.state import CONTINUES, STALLED
 
 
 class Step(Protocol):
@@ -24,7 +24,7 @@ class Step(Protocol):
 
 
 def frank_wolfe(direction: Callable[[State, Round], Tensor]) -> Step:
-    """The step along ``direction``: weights [B, C] that sum to zero, at p + weights the slope is not down."""
+    """The step along what ``direction`` returns: weights [B, C] that sum to zero, uphill."""
 
     def step(state: State, heard: Round) -> None:
         live = state.status == CONTINUES
