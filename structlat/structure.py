@@ -192,7 +192,7 @@ class FromArgmax(Structure):
         """Ask ``fn``; rows for which it returns None come back as NaN, which no caller takes for a structure."""
         finite = _without_inf(scores, len(self.shape))
         if self.batched:
-            return self._array(self._call(finite), tuple(scores.shape))
+            return self._array(self._call(finite), tuple(scores.shape)).to(scores.device)
         rows = [self._one(row) for row in finite]
         return torch.stack(rows).to(scores.device) if rows else torch.zeros_like(scores)
 
