@@ -38,14 +38,19 @@ def _compiled(fn: Function, fastmath: Any) -> Function:
         return cast(Function, numba.njit(nogil=True, fastmath=fastmath)(fn))
     cache = compiled._cache
     cache._cache_file._source_stamp = _stamp(Path(fn.__code__.co_filename).parent)
-    save = cache.save_overload
-
-    def save_or_not(*args: Any) -> None:
-        with contextlib.suppress(OSError):
-            save(*args)
-
-    cache.save_overload = save_or_not
+    cache.load_overload, cache.save_overload = _or_not(cache.load_overload), _or_not(cache.save_overload)
     return cast(Function, compiled)
+
+
+def _or_not(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """``fn``, or nothing where the disk refuses."""
+
+    def attempt(*args: Any) -> Any:
+        with contextlib.suppress(OSError):
+            return fn(*args)
+        return None
+
+    return attempt
 
 
 @functools.cache

@@ -1,0 +1,105 @@
+"""Loading a support: an earlier answer, one that is no answer at all, and Frank-Wolfe's."""
+
+import numpy as np
+import pytest
+import torch
+
+import structlat as sl
+from structlat.solvers.active_set import active_set, polish
+from tests.judge import draw, enumerated_sparsemap, forbid
+
+
+def solve(structure, inputs, init=None, **options):
+    settings = {"tol": 1e-9, "max_iter": None, "validate": False, "keep_trace": False, **options}
+    return active_set(structure, inputs[0], tuple(inputs[1:]), structure.argmax(*inputs), init=init, **settings)
+
+
+def mean_of(structure, z, p):
+    a = structure.vertex(z).flatten(2).double()
+    return (p.unsqueeze(-1) * a).sum(1)
+
+
+def objective(structure, inputs, z, p):
+    t = structure.score(z, *(x.unsqueeze(1) for x in inputs))
+    return (p * torch.where(p > 0, t, 0)).sum(-1) - mean_of(structure, z, p).square().sum(-1) / 2
+
+
+def spaces():
+    return [
+        sl.LinearChain(3, 3),
+        sl.BipartiteMatching(3, 3),
+        sl.BudgetBitVector(5, 2, symmetric=False),
+        sl.BitVector(5, symmetric=False),
+        sl.Categorical(6),
+    ]
+
+
+@pytest.mark.parametrize(("change", "times"), [(1e-3, 8), (1e-2, 5), (1e-1, 2)])
+def test_fewer_rounds(generator, change, times):
+    structure = sl.BipartiteMatching(10, 10)
+    inputs = draw(structure, generator, 16)
+    before = solve(structure, inputs)
+    moved = [x + change * torch.randn(x.shape, generator=generator, dtype=x.dtype) for x in inputs]
+    cold, warm = solve(structure, moved), solve(structure, moved, (before.z, before.p))
+    assert warm.converged.all()
+    torch.testing.assert_close(
+        mean_of(structure, warm.z, warm.p), mean_of(structure, cold.z, cold.p), atol=1e-6, rtol=0
+    )
+    assert cold.iterations.double().mean() >= times * warm.iterations.double().mean()
+
+
+@pytest.mark.parametrize("structure", spaces(), ids=repr)
+def test_any_start_leads_to_the_answer(structure, generator):
+    """From random structures, repeated and dependent ones among them; some of which the new scores forbid."""
+    every = structure.enumerate()
+    for kind in ("normal", "integer", "equal"):
+        for masked in (False, True):
+            inputs = draw(structure, generator, 5, kind=kind)
+            if masked:
+                inputs = forbid(structure, inputs, generator)
+            chosen = torch.randint(len(every), (5, 20), generator=generator)
+            p = torch.rand(5, 20, generator=generator, dtype=torch.float64)
+            p[:, ::4] = 0
+            solution = solve(structure, inputs, (every[chosen], p / p.sum(1, keepdim=True)))
+            assert solution.converged.all()
+            want = enumerated_sparsemap(structure, inputs[0], inputs[1:]).flatten(1)
+            assert (mean_of(structure, solution.z, solution.p) - want).abs().max() < 1e-7
+
+
+@pytest.mark.parametrize("structure", spaces(), ids=repr)
+def test_polish(structure, generator):
+    """The objective never goes down, p sums to one, and the support is affinely independent."""
+    every = structure.enumerate()
+    for scale in (1e-3, 1.0, 100.0):
+        inputs = draw(structure, generator, 5, scale)
+        chosen = torch.randint(len(every), (5, 30), generator=generator)
+        p = torch.rand(5, 30, generator=generator, dtype=torch.float64)
+        p /= p.sum(1, keepdim=True)
+        z, q = polish(structure, inputs[0], tuple(inputs[1:]), every[chosen], p)
+        before, after = objective(structure, inputs, every[chosen], p), objective(structure, inputs, z, q)
+        assert (after >= before - 1e-12 * scale).all()
+        assert (q >= 0).all()
+        assert (q.sum(1) - 1).abs().max() < 1e-12
+        for row in range(5):
+            a = structure.vertex(z[row][q[row] > 0]).flatten(1).double().numpy()
+            assert np.linalg.matrix_rank(np.hstack([a, np.ones((len(a), 1))])) == len(a)
+
+
+def test_the_answer_itself_takes_one_round(generator):
+    for structure in spaces():
+        inputs = draw(structure, generator, 4)
+        before = solve(structure, inputs)
+        again = solve(structure, inputs, (before.z, before.p))
+        assert (again.iterations == 1).all()
+        torch.testing.assert_close(
+            mean_of(structure, again.z, again.p), mean_of(structure, before.z, before.p), atol=1e-12, rtol=0
+        )
+
+
+def test_a_start_that_is_forbidden_now(generator):
+    structure = sl.BitVector(6, symmetric=False)
+    x = torch.rand(2, 6, generator=generator, dtype=torch.float64)
+    x[0, 0] = -torch.inf
+    all_on = torch.ones(2, 1, 6, dtype=torch.float64)
+    solution = solve(structure, [x], (all_on, torch.ones(2, 1, dtype=torch.float64)))
+    torch.testing.assert_close(mean_of(structure, solution.z, solution.p), x.clamp(0, 1), atol=1e-8, rtol=0)
