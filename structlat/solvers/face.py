@@ -36,41 +36,29 @@ def complete_face(
     """
     supports = Supports(structure, scores, extra, z, p, validate=validate, moves=False)
     private = np.random.default_rng(SEED)  # the same directions for every row: a batch is a loop over its rows
-    q = np.zeros((supports.batch, PAIRS, supports.state.mean.shape[1] + 1))
-    rounds = 0
+    pairs = 1
     while len(supports.lanes):
-        pairs = min(2**rounds, PAIRS)
-        moved = supports.make_room(2 * pairs)
-        if moved is not None:
-            q = q[moved]
-        # One direction a round is drawn anew, and more while their number grows: on a face that is not complete a
-        # direction, asked both ways, finds a new vertex (but for a set of measure zero).
-        fresh = range(pairs // 2, pairs) if 2**rounds <= PAIRS else [rounds % PAIRS]
-        found = _widen(supports, q, pairs, [(k, private.standard_normal(supports.parts)) for k in fresh])
-        rounds += 1
+        # On a face that is not complete a direction, asked both ways, finds a new vertex (but for a set of measure
+        # zero). Where there is nothing to find that takes two questions; where there is, more are asked at once.
+        supports.make_room(2 * pairs)
+        found = _widen(supports, private.standard_normal((pairs, supports.parts)))
         stays = (found > 0) & (supports.state.size[supports.lanes] <= supports.parts)
         if not stays.all():
             supports.retain(stays)
+        pairs = min(2 * pairs, PAIRS)
     return supports.members()
 
 
-def _widen(supports: Supports, q: Floats, pairs: int, fresh: list[tuple[int, Floats]]) -> Ints:
-    """Ask all lanes [N] in so many directions, both ways; says how many vertices each has found."""
+def _widen(supports: Supports, noise: Floats) -> Ints:
+    """Ask all lanes [N] in the directions ``noise`` [R, d], both ways; says how many vertices each has found."""
     state, lanes, scores = supports.state, supports.lanes, supports.scores
-    n = len(lanes)
-    at = np.empty((n, 2 * pairs, supports.parts))
+    n, questions = len(lanes), 2 * len(noise)
+    at = np.empty((n, questions, supports.parts))
+    supports.spread(partial(kernels.probe, state, lanes, scores, noise, at), n)
+    z = supports.ask(at, questions)
+    answers = supports.describe(z.reshape(n, questions, *z.shape[1:]))
     status, found = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64)
-
-    def ask(start: int, stop: int) -> None:
-        for which, noise in fresh:
-            kernels.aim(state, lanes, noise, which, q, start, stop)
-        kernels.probe(state, lanes, scores, q, pairs, at, start, stop)
-
-    supports.spread(ask, n)
-    z = supports.ask(at.reshape(n * 2 * pairs, -1), 2 * pairs)
-    answers = supports.describe(z.reshape(n, 2 * pairs, *z.shape[1:]))
-
     given = (answers.v, answers.more, answers.z)
-    supports.spread(partial(kernels.widen, state, lanes, scores, q, *given, status, found), n)
+    supports.spread(partial(kernels.widen, state, lanes, scores, *given, status, found), n)
     supports.refuse(status, answers.v)
     return found

@@ -4,7 +4,7 @@ Kernels call kernels of other files, which Numba's cache would not notice: see `
 """
 
 from structlat.solvers.kernels.copies import extract, move
-from structlat.solvers.kernels.face import aim, probe, widen
+from structlat.solvers.kernels.face import probe, widen
 from structlat.solvers.kernels.state import (
     CONTINUES,
     CONVERGED,
@@ -30,7 +30,6 @@ __all__ = [
     "Floats",
     "Ints",
     "advance",
-    "aim",
     "ask_all",
     "empty_state",
     "extract",

@@ -17,7 +17,7 @@ import numpy as np
 
 from oracles._jit import kernel
 from structlat.solvers.kernels.bits import add, add_bits, add_exactly, add_four, common, dot, subtract, sum_exactly
-from structlat.solvers.kernels.state import EPS, ActiveSet, Floats, Words
+from structlat.solvers.kernels.state import EPS, ActiveSet, Floats, Ints, Words
 
 
 @kernel
@@ -71,21 +71,26 @@ def solve(s: ActiveSet, b: int, step: Floats) -> None:
 
 
 @kernel
-def update_mean(s: ActiveSet, b: int) -> None:
-    """Make the mean A'p."""
-    n, mean, words, slot, p = s.size[b], s.mean[b], s.words[b], s.slot[b], s.p[b]
-    mean[:] = 0.0
+def add_vertices(words: Words, slot: Ints, n: int, weights: Floats, out: Floats) -> None:
+    """Add the first n vertices in the order of ``slot``, so much of each, to ``out``."""
     for w in range(words.shape[1]):
-        part = mean[64 * w : 64 * w + 64]
+        part = out[64 * w : 64 * w + 64]
         i = 0
         while i + 4 <= n:
             add_four(
                 words[slot[i], w], words[slot[i + 1], w], words[slot[i + 2], w], words[slot[i + 3], w],
-                p[i], p[i + 1], p[i + 2], p[i + 3], part,
+                weights[i], weights[i + 1], weights[i + 2], weights[i + 3], part,
             )  # fmt: skip
             i += 4
         for k in range(i, n):
-            add_bits(words[slot[k], w], p[k], part)
+            add_bits(words[slot[k], w], weights[k], part)
+
+
+@kernel
+def update_mean(s: ActiveSet, b: int) -> None:
+    """Make the mean A'p."""
+    s.mean[b] = 0.0
+    add_vertices(s.words[b], s.slot[b], s.size[b], s.p[b], s.mean[b])
 
 
 @kernel

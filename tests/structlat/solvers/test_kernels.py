@@ -114,5 +114,5 @@ def test_one_compilation_a_kernel(generator):
                 post = sl.sparsemap(structure, *chosen, solver="active_set")
                 assert post.mean.requires_grad
     called = (steps.load, steps.advance, steps.finish, steps.ask_all, copies.move, copies.extract)
-    for kernel in (*called, face.aim, face.probe, face.widen):
+    for kernel in (*called, face.probe, face.widen):
         assert len(kernel.signatures) == 1, kernel
