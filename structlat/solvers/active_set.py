@@ -24,7 +24,7 @@ from structlat.structure import Structure
 class Solution(NamedTuple):
     """Where the method ended: z [B, K, *event], p [B, K] float64, K >= 1, and what it took, [B].
 
-    Padding repeats the row's first structure with p = 0; the gap is in units of scores / gamma.
+    Most probable first; padding repeats the row's first structure with p = 0. The gap is in units of scores / gamma.
     """
 
     z: Tensor
@@ -103,7 +103,7 @@ def _advance(supports: Supports, answers: Answers, tol: float) -> tuple[Floats, 
     given = (answers.v[:, 0], answers.more[:, :, 0], answers.z[:, 0], tol)
     supports.spread(partial(kernels.advance, state, lanes, scores, *given, gap, status, at), n)
     if (status > kernels.STALLED).any():
-        supports.refuse(status, answers.v)
+        supports.refuse(status)
     return at, gap, status
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ class Extras:
         self._shared = [x.stride(0) == 0 or len(x) == 1 for x in extra]
         # each row's own are copied, for they will be moved
         self._own = [x[:1] if shared else x.clone() for x, shared in zip(extra, self._shared, strict=True)]
-        self._direct = _direct(structure)
+        self._direct: Callable[..., Tensor] | None = says(structure, "_added", "score")
         self._absolute = [] if self._direct else [_finite_size(x) for x in self._own]
 
     def first(self, rows: int, repeats: int = 1) -> tuple[Tensor, ...]:
@@ -69,7 +70,10 @@ def _finite_size(x: Tensor) -> Tensor:
     return torch.where(torch.isneginf(x), 0, x).abs()
 
 
-def _direct(structure: Structure) -> Callable[..., Tensor] | None:
-    """A built-in space may say by itself what extra scores add, unless a subclass has a ``score`` of its own."""
-    owner = next(cls for cls in type(structure).__mro__ if "score" in vars(cls))
-    return getattr(structure, "_added", None) if "_added" in vars(owner) else None
+def says(structure: Structure, name: str, instead: str) -> Any:
+    """What a built-in space says in ``name`` for kernels to use instead of its method ``instead``.
+
+    None where it says nothing, or where a subclass has brought that method anew.
+    """
+    owner = next(cls for cls in type(structure).__mro__ if instead in vars(cls))
+    return getattr(structure, name) if name in vars(owner) else None

@@ -60,5 +60,5 @@ def _widen(supports: Supports, noise: Floats) -> Ints:
     status, found = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64)
     given = (answers.v, answers.more, answers.z)
     supports.spread(partial(kernels.widen, state, lanes, scores, *given, status, found), n)
-    supports.refuse(status, answers.v)
+    supports.refuse(status)
     return found

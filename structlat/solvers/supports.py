@@ -18,8 +18,8 @@ from oracles._threads import by_rows
 from structlat.errors import ArgumentError
 from structlat.map_oracle import ask_feasible, refusal
 from structlat.solvers import kernels
-from structlat.solvers.extras import Extras
-from structlat.solvers.kernels import ActiveSet, Bytes, Floats, Ints
+from structlat.solvers.extras import Extras, says
+from structlat.solvers.kernels import ActiveSet, Bytes, Floats, Ints, Words
 from structlat.structure import Structure
 
 FIRST_CAPACITY = 16
@@ -27,10 +27,10 @@ CHUNK = 1 << 22  # parts of structures that are loaded at once: 32 MiB of vertic
 
 
 class Answers(NamedTuple):
-    """Structures as the kernels take them: bytes z [..., b], vertices v [..., d], ``more`` as in ``kernels.load``."""
+    """Structures as the kernels take them: bytes z [N, K, b], vertices v [N, K, w], ``more`` as in ``kernels.load``."""
 
     z: Bytes
-    v: Floats
+    v: Words
     more: Floats
 
 
@@ -61,6 +61,8 @@ class Supports:
         self.like = z[:0, 0]
         # what is its own vertex is kept once, packed
         self._is_vertex = structure.vertex(self.like) is self.like
+        one_hot = self.like.dtype == torch.int64 and says(structure, "_one_hot", "vertex")
+        self._labels = structure.shape[-1] if one_hot else 0
         bytes_each = 0 if self._is_vertex else self.like.element_size() * self.like.shape[1:].numel()
         self._bound = z.shape[1]  # no support is larger
         self.state = kernels.empty_state(self.batch, max(FIRST_CAPACITY, self._bound + 1), self.parts, bytes_each)
@@ -78,30 +80,24 @@ class Supports:
     def describe(self, z: Tensor, start: int = 0) -> Answers:
         """What kernels see of the structures z [N, K, *event], as many for each of the lanes from ``start`` on."""
         n, k = z.shape[:2]
-        flat = z.flatten(0, 1)
-        a = self.structure.vertex(flat)
-        if a.shape != (n * k, *self.structure.shape):
-            raise ArgumentError(
-                f"{type(self.structure).__name__}.vertex: returned shape {tuple(a.shape)}; "
-                f"expected {(n * k, *self.structure.shape)}"
-            )
+        flat = z.flatten(0, 1).contiguous()
         if self.validate:
-            self._check(flat, a)
-        v = a.to(torch.float64).reshape(n, k, self.parts).contiguous().numpy()
-        if self._is_vertex:
-            kept = np.empty((n, k, 0), np.uint8)
+            self._check(flat)
+        words = np.empty((n * k, self.state.words.shape[2]), np.uint64)
+        strange = np.empty(n * k, np.bool_)
+        if self._labels:
+            labels = flat.reshape(n * k, -1).numpy()
+            by_rows(partial(kernels.pack_labels, labels, self._labels, words, strange), n * k, 4 * labels.shape[1])
         else:
-            kept = flat.contiguous().numpy().view(np.uint8).reshape(n, k, -1)
-        return Answers(kept, v, self.extra.added(z, start))
+            v = self._vertices(flat).to(torch.float64).reshape(n * k, self.parts).contiguous().numpy()
+            by_rows(partial(kernels.pack_vertices, v, words, strange), n * k, self.parts)
+        if strange.any():
+            raise self._no_vertex(flat[torch.from_numpy(strange)][:1])
+        kept = np.empty((n, k, 0), np.uint8) if self._is_vertex else flat.numpy().view(np.uint8).reshape(n, k, -1)
+        return Answers(kept, words.reshape(n, k, -1), self.extra.added(z, start))
 
-    def refuse(self, status: Ints, v: Floats) -> None:
+    def refuse(self, status: Ints) -> None:
         """Raise for what a kernel said of the oracle's answers."""
-        if (status == kernels.NO_VERTEX).any():
-            for vertex in v.reshape(-1, self.parts):
-                if np.isnan(vertex).any():  # how FromArgmax says "nothing"
-                    raise refusal(self.structure)
-                if ((vertex != 0) & (vertex != 1)).any():
-                    raise self._no_vertex(vertex.tolist())
         if (status == kernels.INFEASIBLE).any():
             raise refusal(self.structure)
 
@@ -121,7 +117,7 @@ class Supports:
         self._settle(np.setdiff1d(np.arange(len(old.row)), before))
         capacity = max(2 * capacity, self._bound)
         self.state = kernels.empty_state(len(before), capacity, self.parts, old.z.shape[2])
-        kernels.move(old, before, self.state)
+        self.spread(partial(kernels.move, old, before, self.state), len(before))
         self.lanes = np.arange(len(before))
         return before
 
@@ -140,7 +136,7 @@ class Supports:
         return [x[:count] for x in arrays]
 
     def members(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The supports in the order of entry: z [B, K, *event], p [B, K], and where they are [B, K] bool.
+        """The supports, most probable first: z [B, K, *event], p [B, K], and where they are [B, K] bool.
 
         Padding repeats the row's first structure with p = 0; K >= 1. All work ends here.
         """
@@ -167,7 +163,7 @@ class Supports:
             self.spread(partial(kernels.finish, old, lanes), len(lanes))
         largest = int(old.size[lanes].max())
         kept = kernels.empty_state(len(lanes), largest, self.parts, old.z.shape[2], solving=False)
-        kernels.move(old, lanes, kept)
+        self.spread(partial(kernels.move, old, lanes, kept), len(lanes))
         self._done.append(kept)
 
     def _load(self, z: Tensor, p: Tensor) -> None:
@@ -180,7 +176,7 @@ class Supports:
             given = (answers.v, answers.more, answers.z, weights[rows], self.moves)
             status = np.empty(len(part), np.int64)
             self.spread(partial(kernels.load, self.state, self.lanes[rows], self.scores, *given, status), len(part))
-            self.refuse(status, answers.v)
+            self.refuse(status)
 
     def _unit(self) -> Floats:
         finite = np.where(np.isneginf(self.scores), 0, self.scores)
@@ -189,14 +185,26 @@ class Supports:
             size = np.maximum(size, x)
         return np.where(size > 0, np.minimum(size, 1.0), 1.0)
 
-    def _check(self, z: Tensor, a: Tensor) -> None:
+    def _vertices(self, z: Tensor) -> Tensor:
+        a = self.structure.vertex(z)
+        expected = (len(z), *self.structure.shape)
+        if a.shape != expected:
+            name = type(self.structure).__name__
+            raise ArgumentError(f"{name}.vertex: returned shape {tuple(a.shape)}; expected {expected}")
+        return a
+
+    def _check(self, z: Tensor) -> None:
+        a = self._vertices(z)
         wrong = ((a != 0) & (a != 1)).reshape(len(a), -1).any(-1)
         if bool(wrong.any()):
-            raise self._no_vertex(a[wrong][0].tolist())
+            raise self._no_vertex(z[wrong][:1])
         outside = ~self.structure.contains(z)
         if bool(outside.any()):
             name = type(self.structure).__name__
             raise ArgumentError(f"{name}.argmax: returned what is no structure of this space: {z[outside][0].tolist()}")
 
-    def _no_vertex(self, vertex: object) -> ArgumentError:
-        return ArgumentError(f"{type(self.structure).__name__}.argmax: returned what is no 0/1 vertex: {vertex}")
+    def _no_vertex(self, z: Tensor) -> ArgumentError:
+        a = self._vertices(z)[0]
+        if bool(torch.isnan(a).any()):  # how FromArgmax says "nothing"
+            return refusal(self.structure)
+        return ArgumentError(f"{type(self.structure).__name__}.argmax: returned what is no 0/1 vertex: {a.tolist()}")

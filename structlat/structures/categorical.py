@@ -23,6 +23,7 @@ class Categorical(Structure):
     """
 
     event_dtype = torch.int64
+    _one_hot = True
     event_shape = torch.Size()
     antichain = True
 

@@ -25,6 +25,7 @@ class LinearChain(Structure):
     """
 
     event_dtype = torch.int64
+    _one_hot = True
     antichain = True
 
     def __init__(self, length: int, states: int) -> None:

@@ -23,6 +23,7 @@ class BipartiteMatching(Structure):
     """
 
     event_dtype = torch.int64
+    _one_hot = True
 
     def __init__(self, rows: int, cols: int, partial: bool = False) -> None:
         self.rows = check_count("rows", rows)

@@ -3,18 +3,18 @@
 Kernels call kernels of other files, which Numba's cache would not notice: see ``oracles/_jit.py``.
 """
 
-from structlat.solvers.kernels.copies import extract, move
+from structlat.solvers.kernels.copies import extract, move, pack_labels, pack_vertices
 from structlat.solvers.kernels.face import probe, widen
 from structlat.solvers.kernels.state import (
     CONTINUES,
     CONVERGED,
     INFEASIBLE,
-    NO_VERTEX,
     STALLED,
     ActiveSet,
     Bytes,
     Floats,
     Ints,
+    Words,
     empty_state,
 )
 from structlat.solvers.kernels.steps import advance, ask_all, finish, load
@@ -23,12 +23,12 @@ __all__ = [
     "CONTINUES",
     "CONVERGED",
     "INFEASIBLE",
-    "NO_VERTEX",
     "STALLED",
     "ActiveSet",
     "Bytes",
     "Floats",
     "Ints",
+    "Words",
     "advance",
     "ask_all",
     "empty_state",
@@ -36,6 +36,8 @@ __all__ = [
     "finish",
     "load",
     "move",
+    "pack_labels",
+    "pack_vertices",
     "probe",
     "widen",
 ]

@@ -83,13 +83,15 @@ def sum_at(x: Floats, words: Words) -> float:
 
 
 @loose_kernel
-def selected(x: Floats, v: Floats) -> tuple[float, float]:
-    """The sums of x and of |x| over the parts that v has; -inf elsewhere does no harm."""
+def selected(x: Floats, words: Words) -> tuple[float, float]:
+    """The sums of x [d] and of |x| over the parts that a vertex has; -inf elsewhere does no harm."""
     total, size = 0.0, 0.0
-    for j in range(v.shape[0]):
-        part = x[j] if v[j] > 0.0 else 0.0
-        total += part
-        size += abs(part)
+    for w in range(words.shape[0]):
+        word, part = words[w], x[64 * w : 64 * (w + 1)]
+        for j in range(part.shape[0]):
+            value = part[j] if (word >> np.uint64(j)) & np.uint64(1) else 0.0
+            total += value
+            size += abs(value)
     return total, size
 
 

@@ -1,17 +1,42 @@
-"""Supports from one state to another, and out to their rows."""
+"""Structures in, packed; supports from one state to another, and out to their rows."""
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
+
 from oracles._jit import kernel
-from structlat.solvers.kernels.bits import unpack
-from structlat.solvers.kernels.state import ActiveSet, Bytes, Floats, Ints
+from structlat.solvers.kernels.bits import pack, unpack
+from structlat.solvers.kernels.state import ActiveSet, Bytes, Floats, Ints, Words
 
 
 @kernel
-def move(old: ActiveSet, lanes: Ints, new: ActiveSet) -> None:
+def pack_vertices(v: Floats, words: Words, strange: npt.NDArray[np.bool_], start: int, stop: int) -> None:
+    """Pack vertices v [N, d] into words [N, words]; ``strange`` [N] where one is no 0/1 vector."""
+    for i in range(start, stop):
+        strange[i] = not pack(v[i], words[i])
+
+
+@kernel
+def pack_labels(z: Ints, labels: int, words: Words, strange: npt.NDArray[np.bool_], start: int, stop: int) -> None:
+    """The same for labels z [N, places], each 0..labels - 1, or -1 for none: vertices are one-hot, place by place."""
+    for i in range(start, stop):
+        words[i] = np.uint64(0)
+        strange[i] = False
+        for place in range(z.shape[1]):
+            label = z[i, place]
+            if 0 <= label < labels:
+                part = place * labels + label
+                words[i, part >> 6] |= np.uint64(1) << np.uint64(part & 63)
+            elif label != -1:
+                strange[i] = True
+
+
+@kernel
+def move(old: ActiveSet, lanes: Ints, new: ActiveSet, start: int, stop: int) -> None:
     """Copy ``lanes`` of one state to the lanes 0, 1, ... of another."""
     capacity = new.p.shape[1]
-    for i in range(lanes.shape[0]):
+    for i in range(start, stop):
         b = lanes[i]
         n = old.size[b]
         for k in range(n):
@@ -34,16 +59,24 @@ def move(old: ActiveSet, lanes: Ints, new: ActiveSet) -> None:
 
 @kernel
 def extract(s: ActiveSet, v: Floats, z: Bytes, p: Floats, start: int, stop: int) -> None:
-    """Write supports in the order of entry to their rows of v [B, K, d] or z [B, K, bytes], and p [B, K].
+    """Write supports, most probable first, to their rows of v [B, K, d] or z [B, K, bytes], and p [B, K].
 
     Padding repeats the first structure with p = 0. Only one of v and z need have anything in its last dimension.
     """
+    order = np.empty(p.shape[1], np.int64)
     for b in range(start, stop):
-        row = s.row[b]
+        row, n = s.row[b], s.size[b]
+        for k in range(n):  # insertion: stable, and supports are small
+            i = k
+            while i > 0 and s.p[b, order[i - 1]] < s.p[b, k]:
+                order[i] = order[i - 1]
+                i -= 1
+            order[i] = k
         for k in range(p.shape[1]):
-            there = k < s.size[b]
-            q = s.slot[b, k if there else 0]
-            p[row, k] = s.p[b, k] if there else 0.0
+            there = k < n
+            place = order[k if there else 0]
+            q = s.slot[b, place]
+            p[row, k] = s.p[b, place] if there else 0.0
             if v.shape[2] > 0:
                 unpack(s.words[b, q], v[row, k])
             for j in range(z.shape[2]):

@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from oracles._jit import kernel
-from structlat.solvers.kernels.bits import dot, pack, selected, sum_at
+from structlat.solvers.kernels.bits import dot, selected, sum_at
 from structlat.solvers.kernels.factor import add_vertices, append, back_substitute
-from structlat.solvers.kernels.state import CONTINUES, INFEASIBLE, NO_VERTEX, ActiveSet, Bytes, Floats, Ints
+from structlat.solvers.kernels.state import CONTINUES, INFEASIBLE, ActiveSet, Bytes, Floats, Ints, Words
 from structlat.solvers.kernels.steps import UNSURE_HIGH, level, put
 
 # How far from optimal a structure may be and still belong to the optimal face, relative to the scale.
@@ -64,23 +64,19 @@ def probe(s: ActiveSet, lanes: Ints, scores: Floats, noise: Floats, at: Floats, 
 
 @kernel
 def widen(
-    s: ActiveSet, lanes: Ints, scores: Floats, v: Floats, more: Floats, z: Bytes,
+    s: ActiveSet, lanes: Ints, scores: Floats, v: Words, more: Floats, z: Bytes,
     status: Ints, found: Ints, start: int, stop: int,
 ) -> None:  # fmt: skip
-    """Take the answers v [N, R, d], z [N, R, bytes] to ``probe`` in, with p = 0, where they are optimal and new.
+    """Take the answers v [N, R, words], z [N, R, bytes] to ``probe`` in, with p = 0, where they are optimal and new.
 
     New is what is affinely independent of all before. ``found`` [N] counts.
     """
-    words = np.empty(s.words.shape[2], np.uint64)
     for i in range(start, stop):
         b = lanes[i]
         own = scores[s.row[b]]
         base, width = level(s, b)[0], _width(s, b)
         found[i], status[i] = 0, CONTINUES
         for r in range(v.shape[1]):
-            if not pack(v[i, r], words):
-                status[i] = NO_VERTEX
-                break
             t, used = selected(own, v[i, r])
             t += more[0, i, r]
             used += more[1, i, r]
@@ -88,8 +84,8 @@ def widen(
                 status[i] = INFEASIBLE
                 break
             value = t - s.offset[b]
-            short = base - (value - sum_at(s.mean[b], words))
-            if short > width or s.size[b] > own.shape[0] or append(s, b, words, -short) < UNSURE_HIGH:
+            short = base - (value - sum_at(s.mean[b], v[i, r]))
+            if short > width or s.size[b] > own.shape[0] or append(s, b, v[i, r], -short) < UNSURE_HIGH:
                 continue
-            put(s, b, words, value, used, z[i, r], 0.0)
+            put(s, b, v[i, r], value, used, z[i, r], 0.0)
             found[i] += 1

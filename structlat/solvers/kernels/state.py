@@ -19,7 +19,7 @@ Bytes = npt.NDArray[np.uint8]
 EPS = 2.0**-52
 WORD = 64
 # What a round says about a row.
-CONTINUES, CONVERGED, STALLED, INFEASIBLE, NO_VERTEX = 0, 1, 2, 3, 4
+CONTINUES, CONVERGED, STALLED, INFEASIBLE = 0, 1, 2, 3
 
 
 class ActiveSet(NamedTuple):

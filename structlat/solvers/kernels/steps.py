@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from oracles._jit import kernel, loose_kernel
-from structlat.solvers.kernels.bits import common, dot, pack, selected, sum_at
+from structlat.solvers.kernels.bits import common, dot, selected, sum_at
 from structlat.solvers.kernels.factor import append, back_substitute, delete, refactor, refresh, solve, update_mean
 from structlat.solvers.kernels.state import (
     CONTINUES,
     CONVERGED,
     EPS,
     INFEASIBLE,
-    NO_VERTEX,
     STALLED,
     ActiveSet,
     Bytes,
@@ -147,17 +146,16 @@ def see(s: ActiveSet, b: int, v: Words, t: float) -> None:
 
 @kernel
 def load(
-    s: ActiveSet, lanes: Ints, scores: Floats, v: Floats, more: Floats, z: Bytes, p: Floats, moves: bool,
+    s: ActiveSet, lanes: Ints, scores: Floats, v: Words, more: Floats, z: Bytes, p: Floats, moves: bool,
     status: Ints, start: int, stop: int,
 ) -> None:  # fmt: skip
-    """Start the lanes [N] from p [N, K] on the structures z [N, K, bytes] of vertices v [N, K, d].
+    """Start the lanes [N] from p [N, K] on the structures z [N, K, bytes] of vertices v [N, K, words].
 
     ``more`` [2, N, K] is what extra scores add to a structure's score, and to the sum of its absolute ones. Infeasible
     structures go; p is scaled to sum to one, and is 1 on the first where nothing is left. What depends affinely on the
     structures before it moves p to the boundary, never down; then, with ``moves``, the corrective step.
     """
     q = np.empty(s.p.shape[1])
-    words = np.empty((v.shape[1], s.words.shape[2]), np.uint64)
     t, used = np.empty(v.shape[1]), np.empty(v.shape[1])
     for i in range(start, stop):
         b = lanes[i]
@@ -166,34 +164,31 @@ def load(
         total = 0.0
         status[i] = CONTINUES
         for k in range(v.shape[1]):
-            if not pack(v[i, k], words[k]):
-                status[i] = NO_VERTEX
             t[k], used[k] = selected(scores[s.row[b]], v[i, k])
             t[k] += more[0, i, k]
             used[k] += more[1, i, k]
             if t[k] > -np.inf:
-                see(s, b, words[k], t[k])
+                see(s, b, v[i, k], t[k])
                 total += p[i, k]
         s.offset[b] = t[0]
-        if status[i] == CONTINUES and not t[0] > -np.inf:
+        if not t[0] > -np.inf:
             status[i] = INFEASIBLE
-        if status[i] != CONTINUES:
             continue
         for k in range(v.shape[1]):
             weight = p[i, k] / total if total > 0.0 else 1.0 if k == 0 else 0.0
             if not (weight > 0.0 and t[k] > -np.inf):
                 continue
             value = t[k] - s.offset[b]
-            known = position(s, b, words[k], value)
+            known = position(s, b, v[i, k], value)
             if known >= 0:
                 s.p[b, known] += weight
                 continue
-            if append(s, b, words[k], 0.0) < UNSURE_HIGH:
+            if append(s, b, v[i, k], 0.0) < UNSURE_HIGH:
                 weight = exchange(s, b, value, weight, q)
                 if weight <= 0.0:
                     continue
-                append(s, b, words[k], 0.0)
-            put(s, b, words[k], value, used[k], z[i, k], weight)
+                append(s, b, v[i, k], 0.0)
+            put(s, b, v[i, k], value, used[k], z[i, k], weight)
         refresh(s, b)
         if moves:
             correct(s, b, -1, q)
@@ -217,32 +212,28 @@ def ask_all(s: ActiveSet, lanes: Ints, scores: Floats, at: Floats) -> None:
 
 @kernel
 def advance(
-    s: ActiveSet, lanes: Ints, scores: Floats, v: Floats, more: Floats, z: Bytes, tol: float,
+    s: ActiveSet, lanes: Ints, scores: Floats, v: Words, more: Floats, z: Bytes, tol: float,
     gap: Floats, status: Ints, at: Floats, start: int, stop: int,
 ) -> None:  # fmt: skip
-    """One round for the lanes [N], whose oracle answered z [N, bytes] with vertices v [N, d].
+    """One round for the lanes [N], whose oracle answered z [N, bytes] with vertices v [N, words].
 
     Writes ``gap`` [N], ``status`` [N], and at [N, d]: what the oracle is to be asked next. ``more`` [2, N] is as in
     ``load``. There has to be room for one structure more in every lane.
     """
     q = np.empty(s.p.shape[1])
-    words = np.empty(s.words.shape[2], np.uint64)
     for i in range(start, stop):
         b = lanes[i]
         own = scores[s.row[b]]
-        if not pack(v[i], words):
-            status[i] = NO_VERTEX
-            continue
         t, used = selected(own, v[i])
         t += more[0, i]
         used += more[1, i]
         if not t > -np.inf:
             status[i] = INFEASIBLE
             continue
-        see(s, b, words, t)
+        see(s, b, v[i], t)
         value = t - s.offset[b]
         base, rounding = level(s, b)
-        gain = value - sum_at(s.mean[b], words) - base
+        gain = value - sum_at(s.mean[b], v[i]) - base
         gap[i] = max(gain, 0.0)
         if gain < -(100 * TIE * s.largest[b] + 16 * rounding):
             # worse than what the oracle said before: it does not maximise, and nothing is certified
@@ -252,7 +243,7 @@ def advance(
             status[i] = CONVERGED
             continue
         status[i] = CONTINUES
-        if position(s, b, words, value) < 0 and enter(s, b, words, value, used, z[i], gain, q):
+        if position(s, b, v[i], value) < 0 and enter(s, b, v[i], value, used, z[i], gain, q):
             s.stuck[b] = np.inf
         else:
             # What is in the support, or leaves it at once, cannot be better than the support's optimum, but for
