@@ -1,9 +1,12 @@
 # make demo: install what the examples need and run the quickstart.  make test: lint, types, tests.
+# make bench: every benchmark, unattended, about half an hour on two cores; results go to docs/results, pictures to docs/images.
 # Everything lives in .venv; a second run installs nothing unless setup.cfg or constraints.txt changed.
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet -c constraints.txt
 
-.PHONY: demo test lint clean
+BENCHMARKS = structures growth solvers topk threads simplex peers
+
+.PHONY: demo test lint bench clean
 
 demo: .venv/installed-examples
 	.venv/bin/python examples/quickstart.py
@@ -15,6 +18,9 @@ lint: .venv/installed-test
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+bench: .venv/installed-bench
+	set -e; for name in $(BENCHMARKS); do .venv/bin/python benchmarks/$$name.py; done
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

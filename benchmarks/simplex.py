@@ -9,87 +9,21 @@ entries.
 
 from __future__ import annotations
 
-import argparse
-import importlib.metadata
-import json
-import os
-import platform
-import statistics
-import sys
-import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import entmax
 import torch
+from harness import Case, all_threads, alternate, load, parse, parser, save, spread, table
 from torch import Tensor
 
 import structlat as sl
 
-RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results" / "benchmark_simplex.json"
 SIZES = [((64, 256), 1.0), ((1024, 10_000), 1.0), ((64, 100_000), 1.0), ((64, 100_000), 0.01)]
 SMALL = [((64, 256), 1.0), ((16, 4_000), 1.0)]
 # The largest difference allowed between the answers: p, and the gradient for a normal cotangent.
 AGREE = {torch.float32: (1e-6, 1e-4), torch.float64: (1e-12, 1e-9)}
-
-
-def machine() -> dict[str, Any]:
-    """What the figures depend on, without names."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        model = names[0] if names else model
-    return {"processor": model, "cores": os.cpu_count(), "system": platform.system()}
-
-
-def versions(*packages: str) -> dict[str, str]:
-    """Versions of Python and of packages."""
-    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
-
-
-def alternate(alternatives: dict[str, Callable[[], Any]], runs: int, least: float = 0.02) -> dict[str, list[float]]:
-    """Seconds a call, ``runs`` times each, in turn; a short call is repeated for ``least`` seconds."""
-    repeats = {}
-    for name, call in alternatives.items():
-        call()
-        start = time.perf_counter()
-        call()
-        repeats[name] = max(1, round(least / (time.perf_counter() - start)))
-    seconds: dict[str, list[float]] = {name: [] for name in alternatives}
-    for _ in range(runs):
-        for name, call in alternatives.items():
-            start = time.perf_counter()
-            for _ in range(repeats[name]):
-                call()
-            seconds[name].append((time.perf_counter() - start) / repeats[name])
-    return seconds
-
-
-def spread(seconds: list[float]) -> dict[str, float]:
-    """Median, quartiles and extremes in milliseconds."""
-    low, middle, high = statistics.quantiles(seconds, n=4, method="inclusive")
-    named = {"median": middle, "quartile_1": low, "quartile_3": high, "min": min(seconds), "max": max(seconds)}
-    return {name: round(1e3 * value, 5) for name, value in named.items()}
-
-
-def table(header: list[str], lines: list[list[str]]) -> str:
-    """Columns of equal width, in Markdown."""
-    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
-    ruled = [header, ["-" * width for width in widths], *lines]
-    return "\n".join("| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in ruled)
-
-
-def save(path: Path, results: list[dict[str, Any]], **settings: Any) -> None:
-    """Write one object: what was run, where and with what, then the results."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    command = " ".join(["python", "benchmarks/" + Path(sys.argv[0]).name, *sys.argv[1:]])
-    what = {"command": command, **settings, "unit": "milliseconds", "machine": machine(), "results": results}
-    path.write_text(json.dumps(what, indent=1) + "\n")
 
 
 def both_ways(fn: Callable[[Tensor], Tensor], leaf: Tensor, cotangent: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,7 +32,7 @@ def both_ways(fn: Callable[[Tensor], Tensor], leaf: Tensor, cotangent: Tensor) -
     return p.detach(), torch.autograd.grad(p, leaf, cotangent)[0]
 
 
-def compare(name: str, shape: tuple[int, int], scale: float, dtype: torch.dtype, runs: int) -> list[dict[str, Any]]:
+def compare(name: str, shape: tuple[int, int], scale: float, dtype: torch.dtype, runs: int) -> list[Case]:
     """Time one map at one size, forward and forward + backward, after holding the answers against each other."""
     x = (scale * torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)).to(dtype)
     cotangent = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(dtype)
@@ -130,45 +64,32 @@ def compare(name: str, shape: tuple[int, int], scale: float, dtype: torch.dtype,
     for mode, alternatives in modes.items():
         timed = {which: spread(seconds) for which, seconds in alternate(alternatives, runs).items()}
         ratios = {w: round(timed[w]["median"] / timed["structlat"]["median"], 2) for w in timed if w != "structlat"}
-        busy = round(os.getloadavg()[0], 1)  # of other work too: above the number of threads, parallel figures are off
-        results.append({**case, "mode": mode, "times": timed, "times_faster": ratios, "load_average": busy})
+        results.append({**case, "mode": mode, "times": timed, "times_faster": ratios, "load_average": load()})
     return results
 
 
-def line(result: dict[str, Any]) -> list[str]:
+def line(result: Case) -> Case:
     """One line of the table."""
-    times, faster = result["times"], result["times_faster"]
-    return [
-        result["map"],
-        f"{result['shape'][0]} x {result['shape'][1]}",
-        f"{result['scale']:g}",
-        result["dtype"],
-        str(result["threads"]),
-        result["mode"],
-        *(f"{times[which]['median']:.3g}" for which in times),
-        *(f"{faster[which]:.3g}" for which in faster),
-    ]
+    shown = {key: result[key] for key in ("map", "scale", "dtype", "threads", "mode")}
+    size = {"size": "{} x {}".format(*result["shape"])}
+    times = {f"{which}, ms": spent["median"] for which, spent in result["times"].items()}
+    ratios = {f"times faster than {which}": ratio for which, ratio in result["times_faster"].items()}
+    return {**size, **shown, **times, **ratios}
 
 
 def main() -> None:
     """Run everything, print a table, write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=9, help="timed runs of each alternative")
-    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    options = parser.parse_args()
-    results = []
-    for threads in sorted({1, os.cpu_count() or 1}):
+    options = parse(parser(__doc__))
+    results: list[Case] = []
+    for threads in all_threads():
         torch.set_num_threads(threads)
         for shape, scale in SMALL if options.quick else SIZES:
             for dtype in AGREE:
                 for name in ("sparsemax", "entmax15"):
                     results += compare(name, shape, scale, dtype, options.runs)
-                    print(*(" ".join(line(result)) for result in results[-2:]), sep="\n", flush=True)
-    header = ["map", "size", "scale", "dtype", "threads", "mode", *results[0]["times"]]
-    header = [*header[:6], *(f"{which}, ms" for which in header[6:]), "times faster", "than k=100"]
-    print(table(header, list(map(line, results))))
-    save(options.out, results, runs=options.runs, versions=versions("torch", "numba", "numpy", "entmax", "structlat"))
+                    print(*(" ".join(map(str, line(result).values())) for result in results[-2:]), sep="\n", flush=True)
+    print(table(map(line, results)))
+    save(options, results, ("entmax",))
 
 
 if __name__ == "__main__":
