@@ -155,21 +155,23 @@ def line(result: Case) -> Case:
 def draw(results: list[Case]) -> Any:
     """Time above, memory below, a column an axis."""
     axes = list(dict.fromkeys(result["axis"] for result in results))
-    figure, plots = pyplot().subplots(
-        2, len(axes), figsize=(3.6 * len(axes), 6.4), squeeze=False, layout="constrained", sharex="col"
-    )
+    figure, plots = pyplot().subplots(2, len(axes), figsize=(3.8 * len(axes), 7), squeeze=False, layout="constrained")
     for result in results:
         column = axes.index(result["axis"])
         for row, (key, ys) in enumerate({"time": [t["median"] for t in result["ms"]], "memory": result["mib"]}.items()):
             exponent = result[f"exponent_{key}"]
-            label = result["curve"] + ("" if exponent is None else f": {exponent:.2f}")
+            label = result["curve"] + ("" if exponent is None else f": exponent {exponent:.2f}")
             kept = [(x, y) for x, y in zip(result["values"], ys, strict=True) if y > 0]
-            plots[row][column].loglog(*zip(*kept, strict=True), "o-", markersize=3, label=label) if kept else None
-        plots[1][column].set_xlabel(result["axis"])
+            if kept:
+                plots[row][column].loglog(*zip(*kept, strict=True), "o-", markersize=3, label=label)
+            plots[row][column].set_xlabel(result["axis"])
+            ticks = sorted({x for other in results if other["axis"] == result["axis"] for x in other["values"]})
+            plots[row][column].set_xticks(ticks, [str(x) for x in ticks])
     for plot in plots.flat:
+        plot.minorticks_off()
         plot.grid(visible=True, alpha=0.3)
         plot.spines[["top", "right"]].set_visible(False)
-        plot.legend(frameon=False, fontsize=7, title="exponent", title_fontsize=7)
+        plot.legend(frameon=False, fontsize=7, loc="lower left", bbox_to_anchor=(0, 1))
     plots[0][0].set_ylabel("ms")
     plots[1][0].set_ylabel("peak memory, MiB")
     return figure
