@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 
-PIECE = 1 << 18  # elementary operations in a piece, about 0.1 ms: handing a piece over costs a tenth of that
+PIECE = 1 << 17  # elementary operations in a piece, about 0.1 ms: handing a piece over costs a tenth of that
 PIECES_A_THREAD = 4  # so that one slow piece does not keep all others waiting
 
 _lock = threading.Lock()

@@ -20,6 +20,9 @@ def to_numpy(x: Tensor) -> npt.NDArray[np.float64]:
 
 def to_torch(x: npt.NDArray[Any], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """An oracle's answer on the device of ``like``; ``dtype`` for 0/1 vectors, which oracles return as bool."""
+    if dtype is torch.float64:
+        # torch would wake its own threads for this, which then spin while the solver's want the processors
+        x = x.astype(np.float64)
     return torch.from_numpy(x).to(device=like.device, dtype=dtype)
 
 
