@@ -1,11 +1,9 @@
 """Rows over threads: the same answer bit by bit, from any thread, and in forked children."""
 
-import multiprocessing
 import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -166,20 +164,3 @@ def test_forked_children_and_data_loaders():
         [sys.executable, "-c", FORKED], env=environment, capture_output=True, text=True, timeout=120, check=False
     )
     assert run.stdout == "fine\n", run.stderr
-
-
-@pytest.mark.nightly
-@pytest.mark.skipif(multiprocessing.cpu_count() < 2, reason="one processor")
-def test_two_threads_are_faster(generator):
-    structure, before = sl.LinearChain(20, 5), torch.get_num_threads()
-    inputs = draw(structure, generator, 1024)
-    seconds = {1: [], 2: []}
-    try:
-        for count in (1, 2) * 8:
-            torch.set_num_threads(count)
-            start = time.perf_counter()
-            sl.sparsemap(structure, *inputs, solver="active_set")
-            seconds[count].append(time.perf_counter() - start)
-    finally:
-        torch.set_num_threads(before)
-    assert min(seconds[1]) > 1.3 * min(seconds[2])
