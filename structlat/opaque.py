@@ -179,9 +179,10 @@ def solve(
         on_failure,
         batch_shape,
     )
-    index, mask = listed(solution.p, least, True)
-    z = take(solution.z.to(event_dtype(structure)), index)
-    p = torch.where(mask, solution.p.gather(1, index), 0)
+    z, p = solution.z.to(event_dtype(structure)), solution.p
+    if p.shape[1] < least or bool((p[:, 1:] > p[:, :-1]).any()):
+        index, mask = listed(p, least, True)
+        z, p = take(z, index), torch.where(mask, p.gather(1, index), 0)
     out = (z, p, gap, solution.iterations, solution.oracle_calls, solution.converged, *history)
     return tuple(x.to(scores.device) for x in out)  # type: ignore[return-value]
 
