@@ -9,9 +9,9 @@ One space a module, each with the same four functions:
 
 Oracles maximise. ``-inf`` forbids a part; a structure is feasible where its score is above ``-inf``.
 All arrays have exactly one batch dimension B, which may be 0. `partition` gives the k best of any space
-from nothing but its argmax.
+from nothing but its argmax. `compiled` says how a solver that is compiled itself asks an oracle without Python.
 """
 
-from oracles import bits, budget, categorical, chain, matching, partition
+from oracles import bits, budget, categorical, chain, compiled, matching, partition
 
-__all__ = ["bits", "budget", "categorical", "chain", "matching", "partition"]
+__all__ = ["bits", "budget", "categorical", "chain", "compiled", "matching", "partition"]

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -26,16 +28,37 @@ def kernel(fn: Function) -> Function:
     return _compiled(fn, fastmath=False)
 
 
+def inlined_kernel(fn: Function) -> Function:
+    """The same, and become part of every kernel that calls it: what it is handed then costs nothing."""
+    return _compiled(fn, fastmath=False, forceinline=True)
+
+
 def loose_kernel(fn: Function) -> Function:
     """The same for sums whose order does not matter, so that they become vector instructions."""
     return _compiled(fn, fastmath={"reassoc", "contract"})
 
 
-def _compiled(fn: Function, fastmath: Any) -> Function:
+@intrinsic
+def uncounted(context: Any, x: Any = None) -> Any:
+    """The same array without its place in the count of references, which costs more than small kernels do.
+
+    It lives for as long as the array does that it was made of.
+    """
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array = context.make_array(signature.return_type)(context, builder, args[0])
+        array.meminfo = cgutils.get_null_value(array.meminfo.type)
+        array.parent = cgutils.get_null_value(array.parent.type)
+        return array._getvalue()
+
+    return x(x), emit
+
+
+def _compiled(fn: Function, **options: Any) -> Function:
     try:
-        compiled: Any = numba.njit(cache=True, nogil=True, fastmath=fastmath)(fn)
+        compiled: Any = numba.njit(cache=True, nogil=True, **options)(fn)
     except RuntimeError:  # no place to write to
-        return cast(Function, numba.njit(nogil=True, fastmath=fastmath)(fn))
+        return cast(Function, numba.njit(nogil=True, **options)(fn))
     cache = compiled._cache
     cache._cache_file._source_stamp = _stamp(Path(fn.__code__.co_filename).parent)
     cache.load_overload, cache.save_overload = _or_not(cache.load_overload), _or_not(cache.save_overload)

@@ -8,11 +8,14 @@ index flips first.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from oracles._arrays import Bools, Floats, as_count, as_scores, best_first, largest
 from oracles._subsets import cheapest_flips
+from oracles.compiled import Compiled, address
 
 
 def argmax(scores: npt.ArrayLike) -> Bools:
@@ -58,3 +61,17 @@ def enumerate(n: int) -> Bools:
 def cardinality(n: int) -> int:
     """2^n."""
     return 1 << as_count("n", n)
+
+
+def compiled(n: int) -> Compiled:
+    """The oracle as C functions."""
+    return Compiled(address(_best), address(_described), (as_count("n", n),))
+
+
+def _best(at: Any, extra: Any, sizes: Any, z: Any, v: Any, more: Any) -> None:
+    for i in range(sizes[0]):
+        v[i] = 1.0 if at[i] > 0.0 else 0.0
+
+
+def _described(scores: Any, extra: Any, sizes: Any, z: Any, v: Any, more: Any) -> None:
+    pass

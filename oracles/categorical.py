@@ -5,10 +5,13 @@ MAP is O(n) a row; the k best are O(n + k log k), by partition. Ties go to the l
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from oracles._arrays import Bools, Ints, as_count, as_scores, largest, leading
+from oracles.compiled import Compiled, address, carray
 
 
 def argmax(scores: npt.ArrayLike) -> Ints:
@@ -46,3 +49,24 @@ def enumerate(n: int) -> Ints:
 def cardinality(n: int) -> int:
     """How many indices there are: n."""
     return as_count("n", n)
+
+
+def compiled(n: int) -> Compiled:
+    """The oracle as C functions."""
+    return Compiled(address(_best), address(_described), (as_count("n", n),))
+
+
+def _best(at: Any, extra: Any, sizes: Any, z: Any, v: Any, more: Any) -> None:
+    n, label = sizes[0], carray(z, 1, np.int64)
+    label[0] = 0
+    for i in range(n):
+        v[i] = 0.0
+        if at[i] > at[label[0]]:
+            label[0] = i
+    v[label[0]] = 1.0
+
+
+def _described(scores: Any, extra: Any, sizes: Any, z: Any, v: Any, more: Any) -> None:
+    label = carray(z, 1, np.int64)[0]
+    for i in range(sizes[0]):
+        v[i] = 1.0 if i == label else 0.0

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from oracles.compiled import Compiled
 from structlat import lawler
 from structlat.closed_form import ClosedForm
 from structlat.errors import ArgumentError
@@ -128,6 +129,10 @@ class Structure(abc.ABC):
 
     def closed_form(self, scores: Tensor, *extra: Tensor) -> ClosedForm | None:
         """SparseMAP at gamma = 1 without iteration, where the space has it. None, the default: it has not."""
+        return None
+
+    def compiled(self) -> Compiled | None:
+        """The oracle as C functions, if it is compiled: solvers then leave Python once a batch and not once a round."""
         return None
 
     @cached_property

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from oracles import bits
+from oracles.compiled import Compiled
 from structlat.closed_form import ClosedForm
 from structlat.errors import check_choice, check_count
 from structlat.structure import ENUMERATION_LIMIT, Structure
@@ -41,6 +42,10 @@ class BitVector(Structure):
     def argmax(self, scores: Tensor, *extra: Tensor) -> Tensor:
         """A bit is on where its score is positive."""
         return (scores > 0).to(scores.dtype)  # on any device: no way to the host and back
+
+    def compiled(self) -> Compiled:
+        """The oracle as C functions."""
+        return bits.compiled(self.n)
 
     def topk(self, scores: Tensor, *extra: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """The k best, by a heap over the k smallest |score|: the others keep their sign's value."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from oracles import budget as oracle
+from oracles.compiled import Compiled
 from structlat.closed_form import ClosedForm
 from structlat.errors import ArgumentError, check_count
 from structlat.structure import ENUMERATION_LIMIT, Structure
@@ -41,6 +42,10 @@ class BudgetBitVector(Structure):
     def argmax(self, scores: Tensor, *extra: Tensor) -> Tensor:
         """The ``budget`` best bits; of them only those with a positive score unless ``exact``."""
         return to_torch(oracle.argmax(to_numpy(scores), self.budget, self.exact), scores, scores.dtype)
+
+    def compiled(self) -> Compiled:
+        """The oracle as C functions."""
+        return oracle.compiled(self.n, self.budget, self.exact)
 
     def topk(self, scores: Tensor, *extra: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """The k best subsets, by a heap over sorted scores."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from oracles import categorical
+from oracles.compiled import Compiled
 from structlat.closed_form import ClosedForm
 from structlat.errors import check_count
 from structlat.simplex import sparsemax
@@ -34,6 +35,10 @@ class Categorical(Structure):
     def argmax(self, scores: Tensor, *extra: Tensor) -> Tensor:
         """The best label of each row; the lowest where several are best."""
         return to_torch(categorical.argmax(to_numpy(scores)), scores)
+
+    def compiled(self) -> Compiled:
+        """The oracle as C functions."""
+        return categorical.compiled(self.n)
 
     def topk(self, scores: Tensor, *extra: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """The k best labels, by one partial sort."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from oracles import chain
+from oracles.compiled import Compiled
 from structlat.errors import ArgumentError, check_count, rows_text
 from structlat.problem import make_problem
 from structlat.structure import ENUMERATION_LIMIT, Structure
@@ -38,6 +39,10 @@ class LinearChain(Structure):
     def argmax(self, scores: Tensor, *extra: Tensor) -> Tensor:
         """The Viterbi path."""
         return to_torch(chain.argmax(to_numpy(scores), to_numpy(extra[0])), scores)
+
+    def compiled(self) -> Compiled:
+        """The oracle as C functions."""
+        return chain.compiled(self.length, self.states)
 
     def topk(self, scores: Tensor, *extra: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """The k best paths, by k-best Viterbi."""
