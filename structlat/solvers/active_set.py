@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from structlat.solvers import kernels
+from structlat.solvers.compiled import oracle_of, solve_rows
 from structlat.solvers.info import Trace
 from structlat.solvers.kernels import Floats, Ints
 from structlat.solvers.supports import Answers, Supports
@@ -51,7 +52,8 @@ def active_set(
     """Solve SparseMAP with gamma = 1 for ``scores`` [B, *shape] and ``extra`` [B, *extra_shape].
 
     It starts from the MAP structures ``first`` [B, *event], or from ``init``, an earlier answer: z [B, K, *event] and
-    p [B, K]. All unfinished rows go to the oracle in one call a round;
+    p [B, K]. Where the oracle is compiled, rows are solved one by one, without Python in between. Elsewhere, and where
+    every answer is to be checked or every round to be kept, all unfinished rows go to the oracle in one call a round;
     finished rows leave. Whether a row converged or not, its p is the optimum on an affinely independent support, with
     every p > 0.
     """
@@ -59,9 +61,14 @@ def active_set(
     if init is not None:
         z = torch.cat([z, init[0].to(z.dtype)], 1)
         p = torch.cat([torch.zeros_like(p), init[1].to(torch.float64)], 1)
+    limit = 10_000 + 100 * scores.shape[1:].numel() if max_iter is None else max_iter
+    oracle = None if validate or keep_trace else oracle_of(structure)
+    if oracle is not None:
+        rows = solve_rows(structure, oracle, scores, extra, z, p, tol=tol, limit=limit)
+        count, done = torch.from_numpy(rows.rounds), torch.from_numpy(rows.status == kernels.CONVERGED)
+        return Solution(rows.z, rows.p, torch.from_numpy(rows.gap), count, count + 1, done, None)
     supports = Supports(structure, scores, extra, z, p, validate=validate)
     batch = supports.batch
-    limit = 10_000 + 100 * supports.parts if max_iter is None else max_iter
     gap = np.full(batch, np.inf)
     iterations = np.zeros(batch, dtype=np.int64)
     converged = np.zeros(batch, dtype=bool)
@@ -74,13 +81,13 @@ def active_set(
         supports.make_room()
         answers = supports.describe(supports.ask(at).unsqueeze(1))
         at, row_gap, status = _advance(supports, answers, tol)
-        rows = supports.state.row[supports.lanes]
+        lanes_rows = supports.state.row[supports.lanes]
         if keep_trace:
-            history.append(_snapshot(supports, rows, row_gap))
+            history.append(_snapshot(supports, lanes_rows, row_gap))
         stays = status == kernels.CONTINUES
         if rounds == limit or not stays.all():
-            gap[rows], iterations[rows] = row_gap, rounds
-            converged[rows] = status == kernels.CONVERGED
+            gap[lanes_rows], iterations[lanes_rows] = row_gap, rounds
+            converged[lanes_rows] = status == kernels.CONVERGED
             (at,) = supports.retain(stays, at)
     z, p, _ = supports.members()
     return Solution(

@@ -13,12 +13,12 @@ import numpy as np
 from torch import Tensor
 
 from structlat.solvers import kernels
-from structlat.solvers.kernels import Floats, Ints
+from structlat.solvers.compiled import oracle_of, solve_rows
+from structlat.solvers.kernels import Ints
 from structlat.solvers.supports import Supports
 from structlat.structure import Structure
 
 PAIRS = 4
-SEED = 20200601
 
 
 def complete_face(
@@ -34,14 +34,18 @@ def complete_face(
     Returns z [B, K', *event], p [B, K'] and where they are, [B, K'] bool: those that the support lacked come last,
     with p = 0; padding repeats the row's first.
     """
+    oracle = None if validate else oracle_of(structure)
+    if oracle is not None:
+        rows = solve_rows(structure, oracle, scores, extra, z, p, face=True)
+        return rows.z, rows.p, rows.mask
     supports = Supports(structure, scores, extra, z, p, validate=validate, moves=False)
-    private = np.random.default_rng(SEED)  # the same directions for every row: a batch is a loop over its rows
-    pairs = 1
+    pairs, drawn = 1, 0
     while len(supports.lanes):
         # On a face that is not complete a direction, asked both ways, finds a new vertex (but for a set of measure
         # zero). Where there is nothing to find that takes two questions; where there is, more are asked at once.
         supports.make_room(2 * pairs)
-        found = _widen(supports, private.standard_normal((pairs, supports.parts)))
+        found = _widen(supports, drawn, pairs)
+        drawn += pairs
         stays = (found > 0) & (supports.state.size[supports.lanes] <= supports.parts)
         if not stays.all():
             supports.retain(stays)
@@ -49,12 +53,12 @@ def complete_face(
     return supports.members()
 
 
-def _widen(supports: Supports, noise: Floats) -> Ints:
-    """Ask all lanes [N] in the directions ``noise`` [R, d], both ways; says how many vertices each has found."""
+def _widen(supports: Supports, number: int, pairs: int) -> Ints:
+    """Ask all lanes [N] in so many directions from ``number`` on, both ways; says how many vertices each has found."""
     state, lanes, scores = supports.state, supports.lanes, supports.scores
-    n, questions = len(lanes), 2 * len(noise)
+    n, questions = len(lanes), 2 * pairs
     at = np.empty((n, questions, supports.parts))
-    supports.spread(partial(kernels.probe, state, lanes, scores, noise, at), n)
+    supports.spread(partial(kernels.probe, state, lanes, scores, number, at), n)
     z = supports.ask(at, questions)
     answers = supports.describe(z.reshape(n, questions, *z.shape[1:]))
     status, found = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64)

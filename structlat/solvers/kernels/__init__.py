@@ -5,6 +5,7 @@ Kernels call kernels of other files, which Numba's cache would not notice: see `
 
 from structlat.solvers.kernels.copies import extract, move, pack_labels, pack_vertices
 from structlat.solvers.kernels.face import probe, widen
+from structlat.solvers.kernels.rows import Found, Problem, list_rows, solve_rows
 from structlat.solvers.kernels.state import (
     CONTINUES,
     CONVERGED,
@@ -27,17 +28,21 @@ __all__ = [
     "ActiveSet",
     "Bytes",
     "Floats",
+    "Found",
     "Ints",
+    "Problem",
     "Words",
     "advance",
     "ask_all",
     "empty_state",
     "extract",
     "finish",
+    "list_rows",
     "load",
     "move",
     "pack_labels",
     "pack_vertices",
     "probe",
+    "solve_rows",
     "widen",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
@@ -95,63 +96,52 @@ def selected(x: Floats, words: Words) -> tuple[float, float]:
     return total, size
 
 
-@loose_kernel
+@intrinsic
+def _add_masked(context: Any, words: Any, weights: Any, out: Any, place: Any = None) -> Any:
+    """Add weights[i] in eight numbers of ``out`` from ``place`` on, where byte ``place`` / 8 of words[i] has ones."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        count, byte, eight = signature.args[0].count, ir.IntType(8), ir.VectorType(ir.DoubleType(), 8)
+        array = context.make_array(signature.args[2])(context, builder, args[2])
+        at = builder.bitcast(builder.gep(array.data, [args[3]]), eight.as_pointer())
+        total, none = builder.load(at, align=8), ir.Constant(eight, [0.0] * 8)
+        for i in range(count):
+            word, weight = builder.extract_value(args[0], i), builder.extract_value(args[1], i)
+            bits = builder.trunc(builder.lshr(word, builder.and_(args[3], ir.Constant(args[3].type, 63))), byte)
+            mask = builder.bitcast(bits, ir.VectorType(ir.IntType(1), 8))
+            one = builder.insert_element(none, weight, ir.Constant(ir.IntType(32), 0))
+            every = builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), 8), [0] * 8))
+            total = builder.fadd(total, builder.select(mask, every, none), flags=("nsz",))
+        builder.store(total, at, align=8)
+        return context.get_dummy_value()
+
+    return types.void(words, weights, out, types.int64), emit
+
+
+@kernel
 def add_bits(word: int, weight: float, out: Floats) -> None:
     """Add ``weight`` in the 64 numbers of ``out`` where ``word`` has ones."""
-    for j in range(64):
-        out[j] += weight if (word >> np.uint64(j)) & np.uint64(1) else 0.0
+    for j in range(0, 64, 8):
+        _add_masked((word,), (weight,), out, j)
 
 
-@loose_kernel
+@kernel
 def add_four(a: int, b: int, c: int, d: int, p: float, q: float, r: float, s: float, out: Floats) -> None:
     """``add_bits`` for four words and weights at once."""
-    for j in range(64):
-        at, one = np.uint64(j), np.uint64(1)
-        first = (p if (a >> at) & one else 0.0) + (q if (b >> at) & one else 0.0)
-        last = (r if (c >> at) & one else 0.0) + (s if (d >> at) & one else 0.0)
-        out[j] += first + last
+    for j in range(0, 64, 8):
+        _add_masked((a, b, c, d), (p, q, r, s), out, j)
 
 
 @kernel
-def add_exactly(word: int, weight: float, high: Floats, low: Floats) -> None:
-    """``add_bits`` into high + low [64], which keeps in ``low`` what rounding takes from ``high`` (Knuth's TwoSum)."""
-    for j in range(64):
-        x = weight if (word >> np.uint64(j)) & np.uint64(1) else 0.0
-        total = high[j] + x
-        back = total - high[j]
-        low[j] += (high[j] - (total - back)) + (x - back)
-        high[j] = total
+def on_grid(x: float) -> float:
+    """Round x to a multiple of 2^-40: sums of such numbers are exact up to 2^13."""
+    grid = 1.5 * 2.0**12
+    return (x + grid) - grid
 
 
 @kernel
-def sum_exactly(words: Words, x: Floats, rest: Floats, high: Floats, low: Floats) -> tuple[float, float]:
-    """The inner product of a vertex with x + rest, as high + low; the arrays ``high`` and ``low`` [64] are scratch."""
-    high[:] = 0.0
-    low[:] = 0.0
-    for w in range(words.shape[0]):
-        word, part, small = words[w], x[64 * w : 64 * w + 64], rest[64 * w : 64 * w + 64]
-        for j in range(64):
-            on = (word >> np.uint64(j)) & np.uint64(1)
-            value = part[j] if on else 0.0
-            total = high[j] + value
-            back = total - high[j]
-            low[j] += (high[j] - (total - back)) + (value - back) + (small[j] if on else 0.0)
-            high[j] = total
-    half = 32
-    while half > 0:
-        for j in range(half):
-            value = high[j + half]
-            total = high[j] + value
-            back = total - high[j]
-            low[j] += low[j + half] + ((high[j] - (total - back)) + (value - back))
-            high[j] = total
-        half //= 2
-    return high[0], low[0]
-
-
-@kernel
-def add(high: float, low: float, x: float) -> tuple[float, float]:
-    """Add x to high + low, keeping in ``low`` what rounding takes from ``high``."""
-    total = high + x
-    back = total - high
-    return total, low + ((high - (total - back)) + (x - back))
+def difference(x: float, y: float) -> tuple[float, float]:
+    """Take y from x, and what rounding takes from that."""
+    total = x - y
+    back = total - x
+    return total, (x - (total - back)) - (y + back)

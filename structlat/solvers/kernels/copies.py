@@ -58,6 +58,17 @@ def move(old: ActiveSet, lanes: Ints, new: ActiveSet, start: int, stop: int) -> 
 
 
 @kernel
+def by_probability(s: ActiveSet, b: int, order: Ints) -> None:
+    """Fill ``order`` with the positions of lane b, most probable first."""
+    for k in range(s.size[b]):  # insertion: stable, and supports are small
+        i = k
+        while i > 0 and s.p[b, order[i - 1]] < s.p[b, k]:
+            order[i] = order[i - 1]
+            i -= 1
+        order[i] = k
+
+
+@kernel
 def extract(s: ActiveSet, v: Floats, z: Bytes, p: Floats, start: int, stop: int) -> None:
     """Write supports, most probable first, to their rows of v [B, K, d] or z [B, K, bytes], and p [B, K].
 
@@ -66,12 +77,7 @@ def extract(s: ActiveSet, v: Floats, z: Bytes, p: Floats, start: int, stop: int)
     order = np.empty(p.shape[1], np.int64)
     for b in range(start, stop):
         row, n = s.row[b], s.size[b]
-        for k in range(n):  # insertion: stable, and supports are small
-            i = k
-            while i > 0 and s.p[b, order[i - 1]] < s.p[b, k]:
-                order[i] = order[i - 1]
-                i -= 1
-            order[i] = k
+        by_probability(s, b, order)
         for k in range(p.shape[1]):
             there = k < n
             place = order[k if there else 0]

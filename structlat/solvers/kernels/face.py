@@ -9,57 +9,106 @@ from __future__ import annotations
 
 import numpy as np
 
-from oracles._jit import kernel
+from oracles._jit import inlined_kernel, kernel
 from structlat.solvers.kernels.bits import dot, selected, sum_at
-from structlat.solvers.kernels.factor import add_vertices, append, back_substitute
-from structlat.solvers.kernels.state import CONTINUES, INFEASIBLE, ActiveSet, Bytes, Floats, Ints, Words
+from structlat.solvers.kernels.factor import add_vertices, append, back_substitute, forward_substitute
+from structlat.solvers.kernels.state import (
+    CONTINUES,
+    INFEASIBLE,
+    ActiveSet,
+    Bytes,
+    Floats,
+    Ints,
+    Words,
+    uncounted_state,
+)
 from structlat.solvers.kernels.steps import UNSURE_HIGH, level, put
 
 # How far from optimal a structure may be and still belong to the optimal face, relative to the scale.
 FACE = 1e-7
 
 
-@kernel
+@inlined_kernel
 def _width(s: ActiveSet, b: int) -> float:
     width: float = max(FACE * s.unit[b], 4 * level(s, b)[1])
     return width
 
 
 @kernel
-def _aim(s: ActiveSet, b: int, q: Floats, c: Floats) -> None:
-    """Take from q [64 words + 1] what is not orthogonal to the support."""
-    n, factor, words, slot = s.size[b], s.factor[b], s.words[b], s.slot[b]
-    at = 0
-    for k in range(n):
-        c[k] = (sum_at(q, words[slot[k]]) + q[-1] - dot(factor[at : at + k], c)) / factor[at + k]
-        at += k + 1
-    back_substitute(factor, n, c)
-    c[:n] *= -1.0
-    add_vertices(words, slot, n, c, q)
-    for k in range(n):
-        q[-1] += c[k]
+def draw(number: int, out: Floats) -> None:
+    """Fill ``out`` with direction ``number``, the same for every row: uniform numbers, each from its place alone.
+
+    SplitMix64 (Steele, Lea and Flood 2014).
+    """
+    first = np.uint64(number) << np.uint64(32)
+    for j in range(out.shape[0]):
+        x = (first + np.uint64(j + 1)) * np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        out[j] = np.float64(np.int64(x ^ (x >> np.uint64(31)))) * 2.0**-63
 
 
 @kernel
-def probe(s: ActiveSet, lanes: Ints, scores: Floats, noise: Floats, at: Floats, start: int, stop: int) -> None:
-    """What the oracle is asked: at[i, 2 k] and at[i, 2 k + 1] are t - mu plus and minus a little of noise[k].
+def aim(s: ActiveSet, b: int, number: int, parts: int, q: Floats, c: Floats) -> None:
+    """Q [64 words + 1] = what of direction ``number`` is orthogonal to the support, as long as the face is wide."""
+    n, factor, words, slot = s.size[b], s.factor[b], s.words[b], s.slot[b]
+    q[parts:] = 0.0
+    draw(number, q[:parts])
+    for k in range(n):
+        c[k] = sum_at(q, words[slot[k]]) + q[-1]
+    forward_substitute(factor, n, c)
+    back_substitute(factor, n, c)
+    for k in range(n):
+        c[k] = -c[k]
+        q[-1] += c[k]
+    add_vertices(words, slot, n, c, q)
+    direction = q[:parts]
+    little = 10.0 * _width(s, b) / np.sqrt(max(dot(direction, direction), 1e-300))
+    for j in range(parts):
+        q[j] *= little
 
-    Of the noise [R, d] only what is orthogonal to the support.
+
+@kernel
+def probe(
+    s: ActiveSet, lanes: Ints, scores: Floats, number: int, at: Floats, start: int, stop: int
+) -> None:  # fmt: skip
+    """What the oracle is asked: at[i, 2 k] and at[i, 2 k + 1] are t - mu plus and minus a little of a direction.
+
+    The directions are ``number`` and those after it, at [N, 2 R, d].
     """
+    s = uncounted_state(s)
     q, c = np.empty(s.mean.shape[1] + 1), np.empty(s.p.shape[1])
     for i in range(start, stop):
         b = lanes[i]
-        mean, own, width = s.mean[b], scores[s.row[b]], _width(s, b)
-        for k in range(noise.shape[0]):
-            q[:] = 0.0
-            q[: own.shape[0]] = noise[k]
-            _aim(s, b, q, c)
-            direction = q[: own.shape[0]]
-            little = 10.0 * width / np.sqrt(max(dot(direction, direction), 1e-300))
+        mean, own = s.mean[b], scores[s.row[b]]
+        for k in range(at.shape[1] // 2):
+            aim(s, b, number + k, own.shape[0], q, c)
             for j in range(own.shape[0]):
                 slope = own[j] - mean[j]
-                at[i, 2 * k, j] = slope + little * direction[j]
-                at[i, 2 * k + 1, j] = slope - little * direction[j]
+                at[i, 2 * k, j] = slope + q[j]
+                at[i, 2 * k + 1, j] = slope - q[j]
+
+
+@inlined_kernel
+def widen_one(s: ActiveSet, b: int, scores: Floats, v: Words, added: float, size: float, z: Bytes) -> tuple[int, bool]:
+    """Take the answer z [bytes] with vertex v [words] in, with p = 0, where it is optimal and new: status, and if so.
+
+    New is what is affinely independent of all before. ``added`` and ``size`` are as in ``load_one``.
+    """
+    t, used = selected(scores, v)
+    t += added
+    used += size
+    if not t > -np.inf:
+        return INFEASIBLE, False
+    value = t - s.offset[b]
+    base, rounding = level(s, b)
+    short = base - (value - sum_at(s.mean[b], v))
+    if short > max(FACE * s.unit[b], 4 * rounding) or s.size[b] > scores.shape[0]:
+        return CONTINUES, False
+    if append(s, b, v, -short) < UNSURE_HIGH:
+        return CONTINUES, False
+    put(s, b, v, value, used, z, 0.0)
+    return CONTINUES, True
 
 
 @kernel
@@ -67,25 +116,15 @@ def widen(
     s: ActiveSet, lanes: Ints, scores: Floats, v: Words, more: Floats, z: Bytes,
     status: Ints, found: Ints, start: int, stop: int,
 ) -> None:  # fmt: skip
-    """Take the answers v [N, R, words], z [N, R, bytes] to ``probe`` in, with p = 0, where they are optimal and new.
-
-    New is what is affinely independent of all before. ``found`` [N] counts.
-    """
+    """``widen_one`` for the answers v [N, R, words], z [N, R, bytes] to ``probe``; ``found`` [N] of them came in."""
+    s = uncounted_state(s)
     for i in range(start, stop):
         b = lanes[i]
-        own = scores[s.row[b]]
-        base, width = level(s, b)[0], _width(s, b)
         found[i], status[i] = 0, CONTINUES
         for r in range(v.shape[1]):
-            t, used = selected(own, v[i, r])
-            t += more[0, i, r]
-            used += more[1, i, r]
-            if not t > -np.inf:
-                status[i] = INFEASIBLE
+            status[i], new = widen_one(
+                s, b, scores[s.row[b]], v[i, r], more[0, i, r], more[1, i, r], z[i, r]
+            )  # fmt: skip
+            if status[i] != CONTINUES:
                 break
-            value = t - s.offset[b]
-            short = base - (value - sum_at(s.mean[b], v[i, r]))
-            if short > width or s.size[b] > own.shape[0] or append(s, b, v[i, r], -short) < UNSURE_HIGH:
-                continue
-            put(s, b, v[i, r], value, used, z[i, r], 0.0)
-            found[i] += 1
+            found[i] += new

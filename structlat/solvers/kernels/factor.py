@@ -8,15 +8,16 @@ moves p by the solution of
 M is positive definite exactly where the support is affinely independent. A step, not p itself, is solved for: at
 the optimum of the support r is constant, so that only the newest structure's entry counts, and small probabilities
 keep their digits. Kept beside L is y = L^-1 [1, r], so that a solve costs one back-substitution. Line i of L starts at
-i (i + 1) / 2.
+i (i + 1) / 2; in place of its diagonal stand the reciprocals. Systems are solved four lines at a time: their products
+do not wait for each other then.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from oracles._jit import kernel
-from structlat.solvers.kernels.bits import add, add_bits, add_exactly, add_four, common, dot, subtract, sum_exactly
+from oracles._jit import inlined_kernel, kernel, loose_kernel
+from structlat.solvers.kernels.bits import add_bits, add_four, common, difference, dot, on_grid, subtract, sum_at
 from structlat.solvers.kernels.state import EPS, ActiveSet, Floats, Ints, Words
 
 
@@ -32,31 +33,84 @@ def append(s: ActiveSet, b: int, v: Words, residual: float) -> float:
     for i in range(n):
         line[i] = 1.0 + common(words[slot[i]], v)
     norm = 1.0 + common(v, v)
-    at = 0
-    for i in range(n):
-        line[i] = (line[i] - dot(factor[at : at + i], line)) / factor[at + i]
-        at += i + 1
+    forward_substitute(factor, n, line)
     solved = line[:n]
     rest = norm - dot(solved, solved)
     root = np.sqrt(max(rest, EPS * norm))
-    line[n] = root
+    line[n] = 1.0 / root
     ones[n] = (1.0 - dot(solved, ones)) / root
     values[n] = (residual - dot(solved, values)) / root
     return rest / norm
 
 
+@loose_kernel
+def _four_dots(factor: Floats, i: int, x: Floats) -> tuple[float, float, float, float]:
+    """The inner products of lines i to i + 3, up to column i, with x."""
+    first = i * (i + 1) // 2
+    second, third, fourth = first + i + 1, first + 2 * i + 3, first + 3 * i + 6
+    a, b, c, d = 0.0, 0.0, 0.0, 0.0
+    for j in range(i):
+        a += factor[first + j] * x[j]
+        b += factor[second + j] * x[j]
+        c += factor[third + j] * x[j]
+        d += factor[fourth + j] * x[j]
+    return a, b, c, d
+
+
+@loose_kernel
+def _take_four(factor: Floats, i: int, x: Floats) -> None:
+    """Take x[i] to x[i + 3] times lines i to i + 3, up to column i, away from x."""
+    first = i * (i + 1) // 2
+    second, third, fourth = first + i + 1, first + 2 * i + 3, first + 3 * i + 6
+    a, b, c, d = x[i], x[i + 1], x[i + 2], x[i + 3]
+    for j in range(i):
+        x[j] -= (a * factor[first + j] + b * factor[second + j]) + (c * factor[third + j] + d * factor[fourth + j])
+
+
+@kernel
+def forward_substitute(factor: Floats, n: int, x: Floats) -> None:
+    """Solve L x = x in place."""
+    i = 0
+    while i + 4 <= n:
+        a, b, c, d = _four_dots(factor, i, x)
+        at = i * (i + 1) // 2 + i
+        a = (x[i] - a) * factor[at]
+        at += i + 1
+        b = (x[i + 1] - b - factor[at] * a) * factor[at + 1]
+        at += i + 2
+        c = (x[i + 2] - c - factor[at] * a - factor[at + 1] * b) * factor[at + 2]
+        at += i + 3
+        d = (x[i + 3] - d - factor[at] * a - factor[at + 1] * b - factor[at + 2] * c) * factor[at + 3]
+        x[i], x[i + 1], x[i + 2], x[i + 3] = a, b, c, d
+        i += 4
+    while i < n:
+        at = i * (i + 1) // 2
+        x[i] = (x[i] - dot(factor[at : at + i], x)) * factor[at + i]
+        i += 1
+
+
 @kernel
 def back_substitute(factor: Floats, n: int, x: Floats) -> None:
     """Solve L' x = x in place, along the lines of L."""
-    at = n * (n + 1) // 2
-    for i in range(n - 1, -1, -1):
-        at -= i + 1
-        value = x[i] / factor[at + i]
-        x[i] = value
-        subtract(factor[at : at + i], value, x)
+    i = n
+    while i % 4 != 0:
+        i -= 1
+        at = i * (i + 1) // 2
+        x[i] *= factor[at + i]
+        subtract(factor[at : at + i], x[i], x)
+    while i > 0:
+        i -= 4
+        first = i * (i + 1) // 2 + i
+        second, third, fourth = first + i + 1, first + 2 * i + 3, first + 3 * i + 6
+        d = x[i + 3] * factor[fourth + 3]
+        c = (x[i + 2] - factor[fourth + 2] * d) * factor[third + 2]
+        b = (x[i + 1] - factor[fourth + 1] * d - factor[third + 1] * c) * factor[second + 1]
+        a = (x[i] - factor[fourth] * d - factor[third] * c - factor[second] * b) * factor[first]
+        x[i], x[i + 1], x[i + 2], x[i + 3] = a, b, c, d
+        _take_four(factor, i, x)
 
 
-@kernel
+@inlined_kernel
 def solve(s: ActiveSet, b: int, step: Floats) -> None:
     """Fill ``step`` with the move of p to the optimum of the support's affine hull (p may become negative there)."""
     n = s.size[b]
@@ -70,7 +124,7 @@ def solve(s: ActiveSet, b: int, step: Floats) -> None:
     back_substitute(s.factor[b], n, step)
 
 
-@kernel
+@inlined_kernel
 def add_vertices(words: Words, slot: Ints, n: int, weights: Floats, out: Floats) -> None:
     """Add the first n vertices in the order of ``slot``, so much of each, to ``out``."""
     for w in range(words.shape[1]):
@@ -86,7 +140,7 @@ def add_vertices(words: Words, slot: Ints, n: int, weights: Floats, out: Floats)
             add_bits(words[slot[k], w], weights[k], part)
 
 
-@kernel
+@inlined_kernel
 def update_mean(s: ActiveSet, b: int) -> None:
     """Make the mean A'p."""
     s.mean[b] = 0.0
@@ -97,24 +151,29 @@ def update_mean(s: ActiveSet, b: int) -> None:
 def residuals(s: ActiveSet, b: int) -> Floats:
     """Recompute the mean from p and the vertices, and the residuals r less that of the first structure.
 
-    Both are summed with their rounding errors, as iterative refinement wants them: where the support spans the whole
-    space, a vertex outside of it is a combination with large coefficients, and so is its slope.
+    Iterative refinement wants them without rounding errors: where the support spans the whole space, a vertex outside
+    of it is a combination with large coefficients, and so is its slope. What is summed is split into multiples of
+    2^-40, whose sums are exact, and a rest, whose sums are wrong by 2^-90.
     """
     n, mean, words, slot = s.size[b], s.mean[b], s.words[b], s.slot[b]
-    rest, high, low, r = np.zeros(mean.shape[0]), np.empty(64), np.empty(64), np.empty(n)
+    rest, r = np.zeros(mean.shape[0]), np.empty(n)
     mean[:] = 0.0
     for i in range(n):
+        high = on_grid(s.p[b, i])
         for w in range(words.shape[1]):
             start, stop = 64 * w, 64 * w + 64
-            add_exactly(words[slot[i], w], s.p[b, i], mean[start:stop], rest[start:stop])
-    first = 0.0
+            add_bits(words[slot[i], w], high, mean[start:stop])
+            add_bits(words[slot[i], w], s.p[b, i] - high, rest[start:stop])
+    first, small = 0.0, 0.0
     for i in range(n):
-        k = slot[i]
-        total, error = sum_exactly(words[k], mean, rest, high, low)
-        value, error = add(-total, -error, s.t[b, k])
+        v, t = words[slot[i]], s.t[b, slot[i]]
+        value, error = difference(t, sum_at(mean, v))
+        error -= sum_at(rest, v)
         if i == 0:
-            first = value + error
-        r[i] = (value - first) + error
+            first, small = value, error
+        r[i] = (value - first) + (error - small)
+    for j in range(mean.shape[0]):
+        mean[j] += rest[j]
     return r
 
 
@@ -122,11 +181,9 @@ def residuals(s: ActiveSet, b: int) -> Floats:
 def refresh(s: ActiveSet, b: int) -> None:
     """Recompute the mean, and y for the factor as it is: rounding errors that updates have added to them go."""
     r = residuals(s, b)
-    factor, values = s.factor[b], s.y[b, 1]
-    at = 0
-    for i in range(s.size[b]):
-        values[i] = (r[i] - dot(factor[at : at + i], values)) / factor[at + i]
-        at += i + 1
+    n = r.shape[0]
+    s.y[b, 1, :n] = r
+    forward_substitute(s.factor[b], n, s.y[b, 1])
 
 
 @kernel
@@ -157,10 +214,11 @@ def delete(s: ActiveSet, b: int, k: int) -> None:
     p[n - 1] = 0.0
     for c in range(k, n - 1):
         at = c * (c + 1) // 2 + c
-        a, d = factor[at], beyond[c]
+        # the lines below k had their diagonal, a reciprocal, where ``beyond`` is now
+        a, d = factor[at], 1.0 / beyond[c]
         r = np.sqrt(a * a + d * d)
         cos, sin = a / r, d / r
-        factor[at] = r
+        factor[at] = 1.0 / r
         for i in range(c + 1, n - 1):
             at += i
             u, w = factor[at], factor[at + 1]

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from oracles._jit import kernel, uncounted
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
@@ -47,25 +49,49 @@ class ActiveSet(NamedTuple):
     unit: Floats  # [lanes], the scale at which scores differ: the largest |score| of a part, at most 1 (1 if all are 0)
 
 
-def empty_state(lanes: int, capacity: int, parts: int, structure_bytes: int, solving: bool = True) -> ActiveSet:
+@kernel
+def empty_state(lanes: int, capacity: int, parts: int, structure_bytes: int, solving: bool) -> ActiveSet:
     """Lanes without a support; with ``solving=False`` they only keep what has been found."""
-    words = -(-parts // WORD)
+    words = (parts + WORD - 1) // WORD
     room = capacity if solving else 0
     return ActiveSet(
-        words=np.empty((lanes, capacity, words), np.uint64),
-        t=np.empty((lanes, capacity)),
-        used=np.empty((lanes, capacity)),
-        z=np.empty((lanes, capacity, structure_bytes), np.uint8),
-        slot=np.empty((lanes, capacity), np.int64),
-        p=np.empty((lanes, capacity)),
-        factor=np.empty((lanes, room * (room + 1) // 2)),
-        y=np.empty((lanes, 2, room)),
-        size=np.zeros(lanes, np.int64),
-        row=np.arange(lanes),
-        stuck=np.full(lanes, np.inf),
-        mean=np.zeros((lanes, WORD * words if solving else 0)),
-        offset=np.zeros(lanes),
-        largest=np.zeros(lanes),
-        norm=np.zeros(lanes),
-        unit=np.ones(lanes),
+        np.empty((lanes, capacity, words), np.uint64),
+        np.empty((lanes, capacity)),
+        np.empty((lanes, capacity)),
+        np.empty((lanes, capacity, structure_bytes), np.uint8),
+        np.empty((lanes, capacity), np.int64),
+        np.empty((lanes, capacity)),
+        np.empty((lanes, room * (room + 1) // 2)),
+        np.empty((lanes, 2, room)),
+        np.zeros(lanes, np.int64),
+        np.arange(lanes),
+        np.full(lanes, np.inf),
+        np.zeros((lanes, WORD * words if solving else 0)),
+        np.zeros(lanes),
+        np.zeros(lanes),
+        np.zeros(lanes),
+        np.ones(lanes),
+    )
+
+
+@kernel
+def uncounted_state(s: ActiveSet) -> ActiveSet:
+    """The same lanes: see ``uncounted``. Kernels that hand them to many others use these."""
+    return ActiveSet(
+        uncounted(s.words),
+        uncounted(s.t),
+        uncounted(s.used),
+        uncounted(s.z),
+        uncounted(s.slot),
+        uncounted(s.p),
+        uncounted(s.factor),
+        uncounted(s.y),
+        uncounted(s.size),
+        uncounted(s.row),
+        uncounted(s.stuck),
+        uncounted(s.mean),
+        uncounted(s.offset),
+        uncounted(s.largest),
+        uncounted(s.norm),
+        uncounted(s.unit),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from oracles._jit import kernel, loose_kernel
+from oracles._jit import inlined_kernel, kernel, loose_kernel
 from structlat.solvers.kernels.bits import common, dot, selected, sum_at
 from structlat.solvers.kernels.factor import append, back_substitute, delete, refactor, refresh, solve, update_mean
 from structlat.solvers.kernels.state import (
@@ -18,6 +18,7 @@ from structlat.solvers.kernels.state import (
     Floats,
     Ints,
     Words,
+    uncounted_state,
 )
 
 # The oracle is asked as if scores were multiplied by 1 + TIE: ties among fitted parts go to the larger score, not to
@@ -109,7 +110,7 @@ def exchange(s: ActiveSet, b: int, t: float, weight: float, c: Floats) -> float:
     return weight + sign * length
 
 
-@kernel
+@inlined_kernel
 def position(s: ActiveSet, b: int, v: Words, t: float) -> int:
     """Where the structure with vertex v and score t is in the support, or -1."""
     for i in range(s.size[b]):
@@ -124,7 +125,7 @@ def position(s: ActiveSet, b: int, v: Words, t: float) -> int:
     return -1
 
 
-@kernel
+@inlined_kernel
 def put(s: ActiveSet, b: int, v: Words, t: float, used: float, z: Bytes, p: float) -> None:
     """Give the structure that was appended the first free slot, and count it in."""
     n = s.size[b]
@@ -137,7 +138,7 @@ def put(s: ActiveSet, b: int, v: Words, t: float, used: float, z: Bytes, p: floa
     s.size[b] = n + 1
 
 
-@kernel
+@inlined_kernel
 def see(s: ActiveSet, b: int, v: Words, t: float) -> None:
     """Keep the scale of the problem up to date."""
     s.largest[b] = max(s.largest[b], abs(t))
@@ -145,57 +146,66 @@ def see(s: ActiveSet, b: int, v: Words, t: float) -> None:
 
 
 @kernel
+def load_one(
+    s: ActiveSet, b: int, scores: Floats, v: Words, added: Floats, size: Floats, z: Bytes, p: Floats, moves: bool
+) -> int:
+    """Start lane b from p [K] on the structures z [K, bytes] of vertices v [K, words]; returns its status.
+
+    ``added`` [K] is what extra scores add to a structure's score, ``size`` [K] what to the sum of its absolute ones.
+    Infeasible structures go; p is scaled to sum to one, and is 1 on the first where nothing is left. What depends
+    affinely on the structures before it moves p to the boundary, never down; then, with ``moves``, the corrective step.
+    """
+    count, q = v.shape[0], np.empty(s.p.shape[1])
+    t, used = np.empty(count), np.empty(count)
+    for k in range(s.slot.shape[1]):
+        s.slot[b, k] = k
+    s.size[b], s.stuck[b], s.largest[b], s.norm[b] = 0, np.inf, 0.0, 0.0
+    total = 0.0
+    for k in range(count):
+        t[k], used[k] = selected(scores, v[k])
+        t[k] += added[k]
+        used[k] += size[k]
+        if t[k] > -np.inf:
+            see(s, b, v[k], t[k])
+            total += p[k]
+    if not t[0] > -np.inf:
+        return INFEASIBLE
+    s.offset[b] = t[0]
+    for k in range(count):
+        weight = p[k] / total if total > 0.0 else 1.0 if k == 0 else 0.0
+        if not (weight > 0.0 and t[k] > -np.inf):
+            continue
+        value = t[k] - s.offset[b]
+        known = position(s, b, v[k], value)
+        if known >= 0:
+            s.p[b, known] += weight
+            continue
+        if append(s, b, v[k], 0.0) < UNSURE_HIGH:
+            weight = exchange(s, b, value, weight, q)
+            if weight <= 0.0:
+                continue
+            append(s, b, v[k], 0.0)
+        put(s, b, v[k], value, used[k], z[k], weight)
+    if moves:
+        finish_one(s, b, q)
+    else:
+        update_mean(s, b)
+    return CONTINUES
+
+
+@kernel
 def load(
     s: ActiveSet, lanes: Ints, scores: Floats, v: Words, more: Floats, z: Bytes, p: Floats, moves: bool,
     status: Ints, start: int, stop: int,
 ) -> None:  # fmt: skip
-    """Start the lanes [N] from p [N, K] on the structures z [N, K, bytes] of vertices v [N, K, words].
-
-    ``more`` [2, N, K] is what extra scores add to a structure's score, and to the sum of its absolute ones. Infeasible
-    structures go; p is scaled to sum to one, and is 1 on the first where nothing is left. What depends affinely on the
-    structures before it moves p to the boundary, never down; then, with ``moves``, the corrective step.
-    """
-    q = np.empty(s.p.shape[1])
-    t, used = np.empty(v.shape[1]), np.empty(v.shape[1])
+    """``load_one`` for the lanes [N]: v [N, K, words], more [2, N, K], z [N, K, bytes], p [N, K]."""
+    s = uncounted_state(s)
     for i in range(start, stop):
         b = lanes[i]
-        for k in range(s.slot.shape[1]):
-            s.slot[b, k] = k
-        total = 0.0
-        status[i] = CONTINUES
-        for k in range(v.shape[1]):
-            t[k], used[k] = selected(scores[s.row[b]], v[i, k])
-            t[k] += more[0, i, k]
-            used[k] += more[1, i, k]
-            if t[k] > -np.inf:
-                see(s, b, v[i, k], t[k])
-                total += p[i, k]
-        s.offset[b] = t[0]
-        if not t[0] > -np.inf:
-            status[i] = INFEASIBLE
-            continue
-        for k in range(v.shape[1]):
-            weight = p[i, k] / total if total > 0.0 else 1.0 if k == 0 else 0.0
-            if not (weight > 0.0 and t[k] > -np.inf):
-                continue
-            value = t[k] - s.offset[b]
-            known = position(s, b, v[i, k], value)
-            if known >= 0:
-                s.p[b, known] += weight
-                continue
-            if append(s, b, v[i, k], 0.0) < UNSURE_HIGH:
-                weight = exchange(s, b, value, weight, q)
-                if weight <= 0.0:
-                    continue
-                append(s, b, v[i, k], 0.0)
-            put(s, b, v[i, k], value, used[k], z[i, k], weight)
-        refresh(s, b)
-        if moves:
-            correct(s, b, -1, q)
-            update_mean(s, b)
+        status[i] = load_one(s, b, scores[s.row[b]], v[i], more[0, i], more[1, i], z[i], p[i], moves)
 
 
-@kernel
+@inlined_kernel
 def ask(s: ActiveSet, b: int, scores: Floats, at: Floats) -> None:
     """What the oracle is asked, up to a factor: (1 + TIE) scores - mu; -inf stays."""
     mean = s.mean[b]
@@ -210,54 +220,61 @@ def ask_all(s: ActiveSet, lanes: Ints, scores: Floats, at: Floats) -> None:
         ask(s, lanes[i], scores[s.row[lanes[i]]], at[i])
 
 
+@inlined_kernel
+def advance_one(
+    s: ActiveSet, b: int, scores: Floats, v: Words, added: float, size: float, z: Bytes, tol: float, q: Floats
+) -> tuple[int, float]:
+    """One round of lane b, whose oracle answered z [bytes] with vertex v [words]: its status and its gap.
+
+    ``added`` and ``size`` are as in ``load_one``. There has to be room for one structure more; q is scratch.
+    """
+    t, used = selected(scores, v)
+    t += added
+    used += size
+    if not t > -np.inf:
+        return INFEASIBLE, np.inf
+    see(s, b, v, t)
+    value = t - s.offset[b]
+    base, rounding = level(s, b)
+    gain = value - sum_at(s.mean[b], v) - base
+    gap = max(gain, 0.0)
+    if gain < -(100 * TIE * s.largest[b] + 16 * rounding):
+        # worse than what the oracle said before: it does not maximise, and nothing is certified
+        return STALLED, np.inf
+    if gap <= max(tol * min(s.largest[b], s.norm[b]), rounding):
+        return CONVERGED, gap
+    if position(s, b, v, value) < 0 and enter(s, b, v, value, used, z, gain, q):
+        s.stuck[b] = np.inf
+        return CONTINUES, gap
+    # What is in the support, or leaves it at once, cannot be better than the support's optimum, but for
+    # rounding errors in it: they are removed, as long as that helps.
+    status = CONTINUES if gap < 0.5 * s.stuck[b] else STALLED
+    s.stuck[b] = gap
+    refactor(s, b)
+    correct(s, b, -1, q)
+    update_mean(s, b)
+    return status, gap
+
+
 @kernel
 def advance(
     s: ActiveSet, lanes: Ints, scores: Floats, v: Words, more: Floats, z: Bytes, tol: float,
     gap: Floats, status: Ints, at: Floats, start: int, stop: int,
 ) -> None:  # fmt: skip
-    """One round for the lanes [N], whose oracle answered z [N, bytes] with vertices v [N, words].
+    """``advance_one`` for the lanes [N]: v [N, words], more [2, N], z [N, bytes].
 
-    Writes ``gap`` [N], ``status`` [N], and at [N, d]: what the oracle is to be asked next. ``more`` [2, N] is as in
-    ``load``. There has to be room for one structure more in every lane.
+    Writes ``gap`` [N], ``status`` [N], and at [N, d]: what the oracle is to be asked next.
     """
+    s = uncounted_state(s)
     q = np.empty(s.p.shape[1])
     for i in range(start, stop):
         b = lanes[i]
         own = scores[s.row[b]]
-        t, used = selected(own, v[i])
-        t += more[0, i]
-        used += more[1, i]
-        if not t > -np.inf:
-            status[i] = INFEASIBLE
-            continue
-        see(s, b, v[i], t)
-        value = t - s.offset[b]
-        base, rounding = level(s, b)
-        gain = value - sum_at(s.mean[b], v[i]) - base
-        gap[i] = max(gain, 0.0)
-        if gain < -(100 * TIE * s.largest[b] + 16 * rounding):
-            # worse than what the oracle said before: it does not maximise, and nothing is certified
-            gap[i], status[i] = np.inf, STALLED
-            continue
-        if gap[i] <= max(tol * min(s.largest[b], s.norm[b]), rounding):
-            status[i] = CONVERGED
-            continue
-        status[i] = CONTINUES
-        if position(s, b, v[i], value) < 0 and enter(s, b, v[i], value, used, z[i], gain, q):
-            s.stuck[b] = np.inf
-        else:
-            # What is in the support, or leaves it at once, cannot be better than the support's optimum, but for
-            # rounding errors in it: they are removed, as long as that helps.
-            if not gap[i] < 0.5 * s.stuck[b]:
-                status[i] = STALLED
-            s.stuck[b] = gap[i]
-            refactor(s, b)
-            correct(s, b, -1, q)
-            update_mean(s, b)
+        status[i], gap[i] = advance_one(s, b, own, v[i], more[0, i], more[1, i], z[i], tol, q)
         ask(s, b, own, at[i])
 
 
-@kernel
+@inlined_kernel
 def enter(s: ActiveSet, b: int, v: Words, t: float, used: float, z: Bytes, gain: float, q: Floats) -> bool:
     """Let a structure in and move p; returns False where it cannot stay."""
     weight = 0.0
@@ -277,10 +294,17 @@ def enter(s: ActiveSet, b: int, v: Words, t: float, used: float, z: Bytes, gain:
 
 
 @kernel
-def finish(s: ActiveSet, lanes: Ints, start: int, stop: int) -> None:
+def finish_one(s: ActiveSet, b: int, q: Floats) -> None:
     """The corrective step once more, from fresh residuals: rounding errors of the updates leave p and the mean."""
+    refresh(s, b)
+    correct(s, b, -1, q)
+    update_mean(s, b)
+
+
+@kernel
+def finish(s: ActiveSet, lanes: Ints, start: int, stop: int) -> None:
+    """``finish_one`` for the lanes [N]."""
+    s = uncounted_state(s)
     q = np.empty(s.p.shape[1])
     for i in range(start, stop):
-        refresh(s, lanes[i])
-        correct(s, lanes[i], -1, q)
-        update_mean(s, lanes[i])
+        finish_one(s, lanes[i], q)
