@@ -10,18 +10,17 @@ import torch
 from torch import Tensor
 
 
-def sensitivity(vertices: Tensor, mask: Tensor) -> Tensor:
-    """P [B, K, K] with dp = P dt, for affinely independent ``vertices`` [B, K, *shape] where ``mask`` [B, K].
+def _factor(vertices: Tensor, mask: Tensor) -> Tensor:
+    """L [B, K, K] with L L' = A A' + 1 1', for affinely independent ``vertices`` [B, K, *shape] where ``mask`` [B, K].
 
-    With M = A A' + 1 1', P = M^-1 - M^-1 1 1' M^-1 / (1' M^-1 1): its lines sum to zero, for p sums to one.
+    Elsewhere it is the identity.
     """
     a = vertices.flatten(start_dim=2).to(torch.float64)
     both = mask.unsqueeze(-1) & mask.unsqueeze(-2)
     identity = torch.eye(mask.shape[-1], dtype=torch.float64, device=mask.device)
-    m = torch.where(both, a @ a.transpose(-1, -2) + 1, identity)
-    inverse = torch.where(both, torch.linalg.inv(m), 0)
-    ones = inverse.sum(-1, keepdim=True)
-    return inverse - ones @ ones.transpose(-1, -2) / ones.sum(-2, keepdim=True)
+    m = torch.where(both, torch.baddbmm(a.new_ones(1, 1, 1), a, a.transpose(-1, -2)), identity)
+    factor: Tensor = torch.linalg.cholesky_ex(m).L
+    return factor
 
 
 def with_graph(p: Tensor, scores: Tensor, vertices: Tensor, mask: Tensor) -> Tensor:
@@ -31,5 +30,7 @@ def with_graph(p: Tensor, scores: Tensor, vertices: Tensor, mask: Tensor) -> Ten
     """
     first = scores[:, :1]  # p does not change, and nothing cancels where scores are large
     relative = torch.where(mask, scores - first, 0)
-    graph = (sensitivity(vertices, mask) @ relative.unsqueeze(-1)).squeeze(-1)
+    both = torch.stack([relative, mask.to(torch.float64)], -1)
+    solved, ones = torch.cholesky_solve(both, _factor(vertices, mask)).unbind(-1)
+    graph = solved - ones * (solved.sum(-1, keepdim=True) / ones.sum(-1, keepdim=True))
     return p + (graph - graph.detach())
