@@ -228,9 +228,9 @@ class SparseDistribution(Distribution):
         mean = self._source.mean()
         if mean is None:
             structures, weights = self._source.moments()
-            a = self.structure.vertex(structures).to(weights.dtype)
-            weights = weights.reshape(weights.shape + (1,) * len(self.structure.shape))
-            mean = (weights * a).sum(len(self.batch_shape))
+            shape = torch.Size(self.structure.shape)
+            a = self.structure.vertex(structures).to(weights.dtype).reshape(*weights.shape, shape.numel())
+            mean = (weights.unsqueeze(-2) @ a).reshape(*self.batch_shape, *shape)
         return mean.to(self.dtype)
 
     @property

@@ -172,8 +172,8 @@ def sparsemap(
         Duality gap at which a row is done, relative to the smaller of gamma times the largest squared norm of a
         vertex and the largest score of a structure, never below what rounding errors leave.
     max_iter : int, optional
-        Rounds at most. Default: 10,000, and for the active set 100 more a part, far more than it needs unless extra
-        scores are tiny.
+        Rounds at most. Default: 10,000 for Frank-Wolfe, and for the active set 100,000 and 1,000 a part: far more than
+        it needs unless there are extra scores and all scores are tiny.
     init : SparseDistribution, optional
         An earlier answer, for scores not far from these and the same batch shape: its support is where the solver
         starts. Only the number of rounds changes.

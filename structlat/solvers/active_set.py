@@ -37,6 +37,11 @@ class Solution(NamedTuple):
     trace: Trace | None
 
 
+def rounds_at_most(parts: int) -> int:
+    """The default: tens of rounds are usual, and scores that are tiny beside gamma, with extra ones, take very many."""
+    return 100_000 + 1_000 * parts
+
+
 def active_set(
     structure: Structure,
     scores: Tensor,
@@ -61,7 +66,7 @@ def active_set(
     if init is not None:
         z = torch.cat([z, init[0].to(z.dtype)], 1)
         p = torch.cat([torch.zeros_like(p), init[1].to(torch.float64)], 1)
-    limit = 10_000 + 100 * scores.shape[1:].numel() if max_iter is None else max_iter
+    limit = rounds_at_most(scores.shape[1:].numel()) if max_iter is None else max_iter
     oracle = None if validate or keep_trace else oracle_of(structure)
     if oracle is not None:
         rows = solve_rows(structure, oracle, scores, extra, z, p, tol=tol, limit=limit)

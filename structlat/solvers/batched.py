@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from structlat.solvers.active_set import Solution
+from structlat.solvers.active_set import Solution, rounds_at_most
 from structlat.solvers.batched_oracle import Oracle
 from structlat.solvers.batched_run import Run
 from structlat.solvers.batched_state import State
@@ -52,7 +52,7 @@ def solve(
     method : a key of ``STEPS``
     max_iter : int, optional
         Rounds at most. Default: 10,000 for the Frank-Wolfe methods, of which "vanilla" rarely converges in as many to
-        a tolerance of 1e-9; 10,000 + 100 a part for "active_set_torch".
+        a tolerance of 1e-9; ``rounds_at_most`` for "active_set_torch".
 
     Returns
     -------
@@ -63,7 +63,7 @@ def solve(
     """
     limit = max_iter
     if limit is None:
-        limit = 10_000 + 100 * structure.shape.numel() if method == "active_set_torch" else FRANK_WOLFE_ROUNDS
+        limit = rounds_at_most(structure.shape.numel()) if method == "active_set_torch" else FRANK_WOLFE_ROUNDS
     with torch.no_grad():
         wide = tuple(x.expand(len(scores), *x.shape[1:]) for x in extra)
         oracle = Oracle(structure, scores, wide, validate)

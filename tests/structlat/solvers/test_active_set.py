@@ -182,6 +182,15 @@ def test_a_thousand_chains(generator, length, states):
 
 
 @pytest.mark.nightly
+@pytest.mark.parametrize("scale", [1e-10, 1e-6, 1e-3, 1.0, 1e3, 1e6])
+def test_chains_at_every_scale(generator, scale):
+    """Where all scores are tiny, what is left is a linear program over the face of the uniform mean: many rounds."""
+    chain = sl.LinearChain(20, 5)
+    post = sl.sparsemap(chain, *draw(chain, generator, 4, scale), on_failure="raise")
+    assert post.info.converged.all()
+
+
+@pytest.mark.nightly
 @pytest.mark.parametrize("seed", range(20))
 def test_random_problems(seed):
     generator = torch.Generator().manual_seed(seed)

@@ -60,7 +60,7 @@ def test_against_the_enumerated_program(structure, generator):
 @pytest.mark.parametrize("scale", [1e-6, 0.1, 1.0, 1e4])
 def test_as_round_by_round(structure, scale, generator, by_rounds):
     if structure.extra_shapes and scale < 0.1:
-        pytest.skip("many thousand rounds")
+        scale = 0.03  # below, many thousand rounds: the nightly chains have them
     inputs = draw(structure, generator, 12, scale)
     inputs[0].requires_grad_()
     ours = solve(structure, inputs)
