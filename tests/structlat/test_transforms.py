@@ -1,5 +1,7 @@
 """torch.func, torch.compile and autocast through every way from scores to a distribution."""
 
+import shutil
+
 import pytest
 import torch
 from torch.autograd import forward_ad
@@ -21,6 +23,9 @@ SPACES = (
     sl.Structure.from_argmax(lambda s: s > 0, 4),
 )
 SOLVERS = ("auto", "active_set")
+needs_a_compiler = pytest.mark.skipif(
+    shutil.which("c++") is None and shutil.which("g++") is None, reason="torch's compiler needs one"
+)
 # "auto" is the active set where there is no closed form
 CASES = [(s, solver) for s in SPACES for solver in SOLVERS if solver != "auto" or s.closed_form(torch.zeros(1, 4))]
 
@@ -212,10 +217,12 @@ def test_compile_forward_and_backward(structure, solver):
     compiled_step(structure, "aot_eager", solver=solver)
 
 
+@needs_a_compiler
 def test_compile_with_the_default_backend():
     compiled_step(sl.BudgetBitVector(5, 2), "inductor")
 
 
+@needs_a_compiler
 @pytest.mark.nightly
 @pytest.mark.parametrize("structure", SPACES, ids=repr)
 def test_compile_every_space_with_the_default_backend(structure):
