@@ -145,7 +145,8 @@ def solvers() -> str:
         for tolerance in tolerances:
             r = pick(results, structure=structure, solver=solver, tolerance=tolerance)
             short = "" if r["converged"] == 1 else f" ({r['converged']:.0%} of rows)"
-            cells.append(f"{number(r['ms']['median'])} / {number(r['oracle_calls'])}{short}")
+            ms = "not timed" if r["ms"] is None else number(r["ms"]["median"])
+            cells.append(f"{ms} / {number(r['oracle_calls'])}{short}")
         rows.append([structure, solver, *cells])
     return table(["problem", "solver", *(f"to {t:g}" for t in tolerances)], rows)
 
