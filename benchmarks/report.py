@@ -115,6 +115,17 @@ def targets() -> str:
     )
 
 
+def structures() -> str:
+    """Milliseconds by space and by what is read, batch of 64, normal scores, one thread."""
+    found = [r for r in load("structures")["results"] if (r["batch"], r["scale"], r["threads"]) == (64, 1.0, 1)]
+    rows = []
+    for structure, read in dict.fromkeys((r["structure"], r["read"]) for r in found):
+        modes = ("forward", "forward + backward")
+        ms = {r["mode"]: r["ms"]["median"] for r in found if (r["structure"], r["read"]) == (structure, read)}
+        rows.append([structure, read, *(number(ms[m]) if m in ms else "left out" for m in modes)])
+    return table(["space", "read", "forward, ms", "forward + backward, ms"], rows)
+
+
 def threads() -> str:
     """Two threads against one."""
     rows = []
@@ -178,7 +189,7 @@ def simplex() -> str:
     return table(["", "size", "", "ms", "entmax, ms", "entmax, k=100, ms", "x entmax"], rows)
 
 
-SECTIONS = {f.__name__: f for f in (targets, peers, threads, growth, solvers, warm, simplex)}
+SECTIONS = {f.__name__: f for f in (targets, peers, structures, threads, growth, solvers, warm, simplex)}
 
 
 def written(text: str) -> str:
