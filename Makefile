@@ -21,6 +21,7 @@ lint: .venv/installed-test
 
 bench: .venv/installed-bench
 	set -e; for name in $(BENCHMARKS); do .venv/bin/python benchmarks/$$name.py; done
+	.venv/bin/python benchmarks/report.py
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
