@@ -228,9 +228,10 @@ class SparseDistribution(Distribution):
         mean = self._source.mean()
         if mean is None:
             structures, weights = self._source.moments()
-            shape = torch.Size(self.structure.shape)
-            a = self.structure.vertex(structures).to(weights.dtype).reshape(*weights.shape, shape.numel())
-            mean = (weights.unsqueeze(-2) @ a).reshape(*self.batch_shape, *shape)
+            a = self.structure.vertex(structures).to(weights.dtype)
+            weights = weights.reshape(weights.shape + (1,) * len(self.structure.shape))
+            # no matrix product: its threads would hang in a forked child
+            mean = (weights * a).sum(len(self.batch_shape))
         return mean.to(self.dtype)
 
     @property
