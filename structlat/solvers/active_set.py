@@ -119,18 +119,6 @@ def _advance(supports: Supports, answers: Answers, tol: float) -> tuple[Floats, 
     return at, gap, status
 
 
-def polish(
-    structure: Structure, scores: Tensor, extra: tuple[Tensor, ...], z: Tensor, p: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Reduce p [B, K] on z [B, K, *event] to an affinely independent support and move to the optimum on it.
-
-    The objective never goes down, and what stays has p > 0. Returns z [B, K', *event], p [B, K'], padded as in
-    :class:`Solution`.
-    """
-    z, p, _ = Supports(structure, scores, extra, z, p, validate=False).members()
-    return z, p
-
-
 def _snapshot(supports: Supports, rows: Ints, row_gap: Floats) -> tuple[Tensor, Tensor]:
     gap = torch.full((supports.batch,), torch.nan, dtype=torch.float64, device="cpu")
     size = torch.zeros(supports.batch, dtype=torch.int64, device="cpu")

@@ -1,11 +1,10 @@
 """Loading a support: an earlier answer, one that is no answer at all, and Frank-Wolfe's."""
 
-import numpy as np
 import pytest
 import torch
 
 import structlat as sl
-from structlat.solvers.active_set import active_set, polish
+from structlat.solvers.active_set import active_set
 from tests.judge import draw, enumerated_sparsemap, forbid
 
 
@@ -64,25 +63,6 @@ def test_any_start_leads_to_the_answer(structure, generator):
             assert solution.converged.all()
             want = enumerated_sparsemap(structure, inputs[0], inputs[1:]).flatten(1)
             assert (mean_of(structure, solution.z, solution.p) - want).abs().max() < 1e-7
-
-
-@pytest.mark.parametrize("structure", spaces(), ids=repr)
-def test_polish(structure, generator):
-    """The objective never goes down, p sums to one, and the support is affinely independent."""
-    every = structure.enumerate()
-    for scale in (1e-3, 1.0, 100.0):
-        inputs = draw(structure, generator, 5, scale)
-        chosen = torch.randint(len(every), (5, 30), generator=generator)
-        p = torch.rand(5, 30, generator=generator, dtype=torch.float64)
-        p /= p.sum(1, keepdim=True)
-        z, q = polish(structure, inputs[0], tuple(inputs[1:]), every[chosen], p)
-        before, after = objective(structure, inputs, every[chosen], p), objective(structure, inputs, z, q)
-        assert (after >= before - 1e-12 * scale).all()
-        assert (q >= 0).all()
-        assert (q.sum(1) - 1).abs().max() < 1e-12
-        for row in range(5):
-            a = structure.vertex(z[row][q[row] > 0]).flatten(1).double().numpy()
-            assert np.linalg.matrix_rank(np.hstack([a, np.ones((len(a), 1))])) == len(a)
 
 
 def test_the_answer_itself_takes_one_round(generator):
