@@ -7,6 +7,7 @@ Scores go in, a few structures with probabilities come out. See ``structure.py``
 from structlat import structures, testing
 from structlat.distribution import SparseDistribution
 from structlat.errors import ArgumentError, InfeasibleError, NonConvergenceWarning
+from structlat.gibbs import Gibbs
 from structlat.layers import Marginalize, SparseMAP, TopKSparsemax
 from structlat.normalizers import argmax, marginalize, sparsemap, topk_sparsemax
 from structlat.simplex import entmax15, sparsemax
@@ -22,6 +23,7 @@ __all__ = [
     "BitVector",
     "BudgetBitVector",
     "Categorical",
+    "Gibbs",
     "InfeasibleError",
     "LinearChain",
     "Marginalize",

@@ -60,6 +60,9 @@ class Structure(abc.ABC):
         Being off is regularised like being on: gamma/2 (|mu|^2 + |1 - mu|^2), the paper's encoding of bits.
     antichain : bool
         No vertex contains another (as in chains and matchings). Where it holds, saying so saves oracle calls.
+    intractable : str
+        Why ``log_partition``, ``marginals`` and ``sample`` are not there, for their error. Spaces in which they are
+        tractable are :class:`structlat.tractable.Tractable`.
     """
 
     shape: torch.Size
@@ -68,6 +71,7 @@ class Structure(abc.ABC):
     event_dtype: torch.dtype | None = None
     symmetric: bool = False
     antichain: bool = False
+    intractable: str = "it brings no algorithm for it"
 
     @abc.abstractmethod
     def argmax(self, scores: Tensor, *extra: Tensor) -> Tensor:
@@ -135,6 +139,30 @@ class Structure(abc.ABC):
         """The oracle as C functions, if it is compiled: solvers then leave Python once a batch and not once a round."""
         return None
 
+    def log_partition(self, scores: Tensor, *extra: Tensor) -> Tensor:
+        """The log-partition log sum_z exp(score(z)), [*batch]: see :class:`structlat.tractable.Tractable`."""
+        raise self._refusal("log_partition")
+
+    def marginals(self, scores: Tensor, *extra: Tensor) -> Tensor:
+        """E[a_z] under softmax over all structures, [*batch, *shape], where it is tractable."""
+        raise self._refusal("marginals")
+
+    def sample(
+        self,
+        scores: Tensor,
+        *extra: Tensor,
+        shape: torch.Size | tuple[int, ...] = (),
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Draw z [*shape, *batch, *event_shape] from softmax over all structures, where it is tractable."""
+        raise self._refusal("sample")
+
+    def _refusal(self, asked: str) -> NotImplementedError:
+        return NotImplementedError(
+            f"{asked}: {self!r} has none, for {self.intractable}. marginalize enumerates a small space, sparsemap and "
+            "topk_sparsemax need no sum over all structures, and perturb_and_map draws samples through argmax alone"
+        )
+
     @cached_property
     def _every(self) -> Tensor:
         """Every structure, enumerated once: training loops ask for it at each step."""
@@ -158,8 +186,9 @@ class Structure(abc.ABC):
         return self._name_it() if handle is None else handle
 
     def __getstate__(self) -> dict[str, Any]:
-        """For pickle and deepcopy: without the handle, and without the structures that were enumerated."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("_every", "_handle")}
+        """For pickle and deepcopy: without the handle, and without what was computed to be kept."""
+        kept = {name for cls in type(self).__mro__ for name, x in vars(cls).items() if isinstance(x, cached_property)}
+        return {name: value for name, value in self.__dict__.items() if name not in kept | {"_handle"}}
 
     @staticmethod
     def from_argmax(fn: Callable[..., Any], shape: tuple[int, ...] | int, batched: bool = False) -> Structure:
