@@ -8,10 +8,11 @@ One space a module, each with the same four functions:
     cardinality(...)        how many there are, as a Python int
 
 Oracles maximise. ``-inf`` forbids a part; a structure is feasible where its score is above ``-inf``.
-All arrays have exactly one batch dimension B, which may be 0. `partition` gives the k best of any space
+All arrays have exactly one batch dimension B, which may be 0. `hypergraph` has the four, and sums and samples, for any
+dynamic program that is written down as hyperedges. `partition` gives the k best of any space
 from nothing but its argmax. `compiled` says how a solver that is compiled itself asks an oracle without Python.
 """
 
-from oracles import bits, budget, categorical, chain, compiled, matching, partition
+from oracles import bits, budget, categorical, chain, compiled, hypergraph, matching, partition
 
-__all__ = ["bits", "budget", "categorical", "chain", "compiled", "matching", "partition"]
+__all__ = ["bits", "budget", "categorical", "chain", "compiled", "hypergraph", "matching", "partition"]

@@ -58,7 +58,7 @@ class Tractable(Structure):
         """
         problem = make_problem(self, scores, extra)
         total, moments = sums(problem)
-        return problem.feasible(problem.unflatten(moments[0]), torch.isneginf(total.detach())).to(problem.dtype)
+        return problem.unflatten(problem.feasible(moments[0], torch.isneginf(total.detach()))).to(problem.dtype)
 
     def sample(
         self,

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from oracles import chain
 from oracles.compiled import Compiled
-from structlat.errors import ArgumentError, check_count, rows_text
+from structlat.errors import ArgumentError, check_count
 from structlat.problem import make_problem
-from structlat.structure import ENUMERATION_LIMIT, Structure
+from structlat.structure import ENUMERATION_LIMIT
 from structlat.structures._host import check_event, is_label, pick, refuse_past, to_numpy, to_torch
+from structlat.structures._lengths import checked_lengths
+from structlat.structures.dynamic_program import DynamicProgram
 
 
-class LinearChain(Structure):
+class LinearChain(DynamicProgram):
     """Sequences of labels: scores [*, length, states], extra [*, length - 1, states, states]; z [length] int64.
 
     ``extra[..., t, i, j]`` scores label i at position t followed by label j; it is not regularised. [states, states] is
@@ -36,22 +41,32 @@ class LinearChain(Structure):
         self.event_shape = torch.Size([self.length])
         self.extra_shapes = (torch.Size([self.length - 1, self.states, self.states]),)
 
+    def hyperedges(self) -> Iterable[tuple[Any, ...]]:
+        """A node for each label at each position: the best, or all, ways up to there."""
+        for t in range(self.length):
+            for j in range(self.states):
+                if t == 0:
+                    yield (t, j), (), [(t, j)]
+                for i in range(self.states if t else 0):
+                    yield (t, j), [(t - 1, i)], [(t, j)], [(t - 1, i, j)]
+        for j in range(self.states):
+            yield "end", [(self.length - 1, j)], []
+
     def argmax(self, scores: Tensor, *extra: Tensor) -> Tensor:
-        """The Viterbi path."""
+        """The Viterbi path, by a kernel of its own: several labels at a time."""
         return to_torch(chain.argmax(to_numpy(scores), to_numpy(extra[0])), scores)
 
     def compiled(self) -> Compiled:
         """The oracle as C functions."""
         return chain.compiled(self.length, self.states)
 
-    def topk(self, scores: Tensor, *extra: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The k best paths, by k-best Viterbi."""
-        z, valid = chain.topk(to_numpy(scores), to_numpy(extra[0]), k)
-        return to_torch(z, scores), to_torch(valid, scores)
-
     def vertex(self, z: Tensor) -> Tensor:
         """One-hot labels, [..., length, states], in torch's default dtype."""
         return (z.unsqueeze(-1) == torch.arange(self.states, device=z.device)).to(torch.get_default_dtype())
+
+    def event(self, a: Tensor) -> Tensor:
+        """The labels."""
+        return a.to(torch.uint8).argmax(-1)
 
     def score(self, z: Tensor, scores: Tensor, *extra: Tensor) -> Tensor:
         """Sum of the scores of the labels and of their transitions."""
@@ -77,6 +92,44 @@ class LinearChain(Structure):
         check_event(self, z)
         return is_label(z, self.states).all(-1)
 
+    def ends(
+        self,
+        unary: Tensor,
+        start: Tensor | None = None,
+        end: Tensor | None = None,
+        lengths: Tensor | None = None,
+    ) -> Tensor:
+        """Unary scores with scores for the first and the last label added to them.
+
+        Parameters
+        ----------
+        unary : Tensor [*batch, length, states]
+        start, end : Tensors that broadcast to [*batch, states], optional
+        lengths : integer Tensor that broadcasts to [*batch], from 0 to ``length``, optional
+            The last label is that of position ``lengths - 1``. Where there is none, nothing is added. To be called
+            before :meth:`mask`.
+
+        Returns
+        -------
+        Tensor [*batch, length, states]
+        """
+        batch_shape = unary.shape[:-2]
+        n = checked_lengths("lengths", lengths, self.length, batch_shape, unary.device)
+        position = torch.arange(self.length, device=unary.device)
+        for name, x, here in (
+            ("start", start, (position == 0) & (n > 0).unsqueeze(-1)),
+            ("end", end, position == (n - 1).unsqueeze(-1)),
+        ):
+            if x is None:
+                continue
+            if x.shape[-1:] != (self.states,):
+                raise ArgumentError(
+                    f"{name}: got shape {tuple(x.shape)}; expected one that broadcasts to [*batch, states] = "
+                    f"{(*batch_shape, self.states)}"
+                )
+            unary = unary + torch.where(here.unsqueeze(-1), x.unsqueeze(-2), 0)
+        return unary
+
     def mask(self, unary: Tensor, transition: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Scores under which a padded batch gives what each example gives alone.
 
@@ -93,19 +146,8 @@ class LinearChain(Structure):
         unary, transition : Tensor, Tensor
             To be passed on as scores and extra.
         """
-        if not isinstance(lengths, Tensor) or lengths.is_floating_point() or lengths.dtype == torch.bool:
-            came = lengths.dtype if isinstance(lengths, Tensor) else type(lengths).__name__
-            raise ArgumentError(f"lengths: got {came}; expected a tensor of an integer dtype")
-        bad = (lengths < 0) | (lengths > self.length)
-        if bool(bad.any()):
-            raise ArgumentError(f"lengths: outside 0..{self.length} in {rows_text(bad)}")
         batch_shape = make_problem(self, unary, (transition,)).batch_shape
-        try:
-            lengths = lengths.to(unary.device).expand(batch_shape)
-        except RuntimeError:
-            raise ArgumentError(
-                f"lengths: got shape {tuple(lengths.shape)}; expected one that broadcasts to {tuple(batch_shape)}"
-            ) from None
+        lengths = checked_lengths("lengths", lengths, self.length, batch_shape, unary.device)
         padding = torch.arange(self.length, device=unary.device) >= lengths.unsqueeze(-1)
         only_first = torch.full((self.states,), -torch.inf, dtype=unary.dtype, device=unary.device)
         only_first[0] = 0

@@ -1,0 +1,187 @@
+"""DynamicProgram: a space whose recursion is written down as hyperedges, and which gets every oracle for that."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from oracles import hypergraph
+from oracles.hypergraph import Hypergraph
+from structlat.errors import ArgumentError
+from structlat.operators import operator
+from structlat.structure import ENUMERATION_LIMIT, structure_of
+from structlat.structures._host import check_event, refuse_past, to_numpy, to_torch
+from structlat.structures._inside import Inside
+from structlat.tractable import Tractable
+
+
+class DynamicProgram(Tractable):
+    """A space of derivations: a subclass sets ``shape`` and says, in :meth:`hyperedges`, how structures are built.
+
+    MAP, k-best, enumeration, exact counts, membership, log-partition, marginals and exact samples follow. Derivations
+    and structures have to correspond one to one, and no derivation may use a part twice; ``check_structure`` tells.
+
+    z is the vertex. A space with another kind of z overrides :meth:`vertex` and :meth:`event`, its inverse.
+    """
+
+    @abc.abstractmethod
+    def hyperedges(self) -> Iterable[tuple[Any, ...]]:
+        """Yield ``(head, tails, parts)``, or ``(head, tails, parts, *extra_parts)``, in topological order.
+
+        ``head`` is any hashable name of a node, ``tails`` are the nodes that it is built from (none: it stands for
+        itself), each of which has had all of its edges before. ``parts`` are the indices into the scores that this
+        edge uses (numbers or tuples), ``extra_parts`` those into each of the extra scores. The last head is the root.
+        """
+
+    def event(self, a: Tensor) -> Tensor:
+        """The structure z [..., *event_shape] whose vertex is a [..., *shape] (bool). Default: a, as numbers."""
+        return a
+
+    @cached_property
+    def graph(self) -> Hypergraph:
+        """The hypergraph, pruned and in order; its parts are those of ``scores``, then those of the extra scores."""
+        shapes = [torch.Size(self.shape), *(torch.Size(s) for s in self.extra_shapes)]
+        starts = np.cumsum([0, *(s.numel() for s in shapes)]).tolist()
+        try:
+            return Hypergraph(_flat(self.hyperedges(), shapes, starts), starts[-1])
+        except ValueError as error:
+            raise ArgumentError(f"{type(self).__name__}.hyperedges: {error}") from None
+
+    @cached_property
+    def _inside(self) -> Inside:
+        return Inside(self.graph, self._parts)
+
+    @property
+    def _parts(self) -> int:
+        return torch.Size(self.shape).numel()
+
+    def argmax(self, scores: Tensor, *extra: Tensor) -> Tensor:
+        """The best derivation (Viterbi), in time linear in the number of hyperedges."""
+        return self._structures(hypergraph.argmax(self.graph, *_host(scores, extra)), scores)
+
+    def topk(self, scores: Tensor, *extra: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The k best derivations, lazily (Huang and Chiang 2005)."""
+        z, valid = hypergraph.topk(self.graph, *_host(scores, extra), k=k)
+        return self._structures(z, scores), to_torch(valid, scores)
+
+    def enumerate(self, limit: int = ENUMERATION_LIMIT) -> Tensor:
+        """Every structure, [|Z|, *event_shape]."""
+        refuse_past(limit, self.cardinality(), repr(self))
+        like = torch.empty(0, dtype=torch.float64, device="cpu")
+        return self._structures(hypergraph.enumerate(self.graph), like)
+
+    def cardinality(self) -> int:
+        """How many derivations there are, exactly."""
+        return self._count
+
+    @cached_property
+    def _count(self) -> int:
+        return hypergraph.cardinality(self.graph)
+
+    def contains(self, z: Tensor) -> Tensor:
+        """Whether a derivation uses just the parts of z."""
+        check_event(self, z)
+        a = self.vertex(z)
+        lead = a.shape[: a.ndim - len(self.shape)]
+        binary = ((a == 0) | (a == 1)).reshape(*lead, -1).all(-1)
+        rows = (a == 1).reshape(lead.numel(), self._parts).cpu().numpy()
+        found = hypergraph.derivations(self.graph, rows, self._parts)[1]
+        same = self.event(a == 1).to(z.dtype) == z  # what no vertex tells: labels that do not exist
+        if self.event_shape:
+            same = same.flatten(start_dim=len(lead)).all(-1)
+        return torch.from_numpy(found).to(a.device).reshape(lead) & binary & same
+
+    def score(self, z: Tensor, scores: Tensor, *extra: Tensor) -> Tensor:
+        """Scores of the parts that z uses, and of the extra parts that its derivation does.
+
+        The derivation is looked up. A space that can say faster which extra parts z uses overrides this.
+        """
+        total = super().score(z, scores)
+        if not extra:
+            return total
+        event = torch.Size(self.event_shape)
+        lead = z.shape[: z.ndim - len(event)]
+        used = _extra_parts(z.detach().reshape(lead.numel(), *event), self.handle).reshape(*lead, -1)
+        start = 0
+        for x, shape in zip(extra, self.extra_shapes, strict=True):
+            size = torch.Size(shape).numel()
+            on = used[..., start : start + size].reshape(*lead, *shape)
+            start += size
+            # selected, not multiplied: 0 * -inf is NaN
+            total = total + torch.where(on, x, 0).flatten(start_dim=-len(shape)).sum(-1)
+        return total
+
+    def _log_partition(self, scores: Tensor, *extra: Tensor) -> Tensor:
+        more = None
+        if extra:
+            rows = max(len(x) for x in extra)
+            more = torch.cat([x.expand(rows, *x.shape[1:]).flatten(start_dim=1) for x in extra], 1).T
+        return self._inside.log_partition(scores.flatten(start_dim=1).T, more).expand(len(scores))
+
+    def _sample(self, scores: Tensor, *extra: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+        device = scores.device if generator is None else generator.device
+        size = (count, len(scores), self.graph.longest)
+        uniform = torch.rand(size, generator=generator, device=device, dtype=torch.float64)
+        drawn = hypergraph.sample(self.graph, *_host(scores, extra), uniform=uniform.cpu().numpy())
+        return self._structures(drawn, scores)
+
+    def _structures(self, used: npt.NDArray[np.bool_], like: Tensor) -> Tensor:
+        """Structures from the parts that derivations use, [..., P + Q]."""
+        lead = used.shape[:-1]
+        a = np.ascontiguousarray(used[..., : self._parts]).reshape(*lead, *self.shape)
+        z = self.event(torch.from_numpy(a))
+        return to_torch(z.numpy(), like, self.event_dtype or like.dtype)
+
+
+def _flat(
+    edges: Iterable[tuple[Any, ...]], shapes: Sequence[torch.Size], starts: Sequence[int]
+) -> Iterator[tuple[Hashable, Sequence[Hashable], list[int]]]:
+    """Hyperedges with their parts as numbers: those of the scores first, then those of each of the extra scores."""
+    strides = [[int(np.prod(s[d + 1 :], dtype=np.int64)) for d in range(len(s))] for s in shapes]
+    for head, tails, *groups in edges:
+        if not 1 <= len(groups) <= len(shapes):
+            raise ValueError(
+                f"{head!r} came with {len(groups)} groups of parts, expected 1 to {len(shapes)}: one for the scores "
+                "and one for each of the extra scores"
+            )
+        numbers = []
+        for group, shape, stride, start in zip(groups, shapes, strides, starts, strict=False):
+            for part in group:
+                index = part if isinstance(part, tuple) else (part,)
+                if len(index) != len(shape) or not all(0 <= i < n for i, n in zip(index, shape, strict=True)):
+                    raise ValueError(f"{head!r} uses the part {part!r}, expected an index into shape {tuple(shape)}")
+                numbers.append(start + sum(i * n for i, n in zip(index, stride, strict=True)))
+        yield head, tails, numbers
+
+
+def _host(scores: Tensor, extra: tuple[Tensor, ...]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Scores [B, P] and extra scores [B, Q], or [1, Q] where all rows share all of them."""
+    rows = len(scores)
+    flat = to_numpy(scores).reshape(rows, -1)
+    shared = all(x.stride(0) == 0 or len(x) == 1 for x in extra)
+    several = [to_numpy(x[:1] if shared else x.expand(rows, *x.shape[1:])) for x in extra]
+    count = 1 if shared else rows
+    more = [x.reshape(count, -1) for x in several]
+    return flat, np.concatenate(more, axis=1) if more else np.zeros((1, 0))
+
+
+def _extra_fake(z: Tensor, handle: str) -> Tensor:
+    structure = structure_of(handle)
+    return z.new_empty(z.shape[0], sum(torch.Size(s).numel() for s in structure.extra_shapes), dtype=torch.bool)
+
+
+@operator("extra_parts", _extra_fake)
+def _extra_parts(z: Tensor, handle: str) -> Tensor:
+    """The extra parts that the derivations of z [N, *event_shape] use, [N, Q]; none where z is no structure."""
+    structure = structure_of(handle)
+    assert isinstance(structure, DynamicProgram)
+    on = structure.vertex(z).reshape(len(z), structure._parts) > 0
+    rest, _ = hypergraph.derivations(structure.graph, on.cpu().numpy(), structure._parts)
+    return torch.from_numpy(rest).to(z.device)
