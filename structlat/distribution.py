@@ -241,17 +241,22 @@ class SparseDistribution(Distribution):
 
     @property
     def extra_marginals(self) -> tuple[Tensor, ...]:
-        """E[n_z], how often each extra part is used: a tuple of [*batch, *extra_shape]. Differentiable."""
+        """E[n_z], how often each extra part is used: a tuple of [*batch, *extra_shape]. Differentiable.
+
+        Of the caller's extra scores, not of those that the space brings itself.
+        """
         structure = self.structure
         structures, weights = self._source.moments()
         ones = (1,) * len(self.batch_shape)
         scores = weights.new_zeros(*ones, 1, *structure.shape)
-        extra = tuple(weights.new_zeros(*self.batch_shape, 1, *s) for s in structure.extra_shapes)
+        zeros = [weights.new_zeros(*self.batch_shape, 1, *s) for s in structure.extra_shapes]
+        count = len(zeros) - len(structure.own_extra)
+        extra, own = zeros[:count], zeros[count:]
         if not extra:
             return ()
 
         def score(*extra: Tensor) -> Tensor:
-            return structure.score(structures, scores, *extra)
+            return structure.score(structures, scores, *extra, *own)
 
         # the score is linear in the extra scores, and n_z is its slope
         pulled = torch.func.vjp(score, *extra)[1](weights)

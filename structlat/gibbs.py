@@ -66,8 +66,9 @@ class Gibbs(Distribution):
 
     @property
     def extra_marginals(self) -> tuple[Tensor, ...]:
-        """E[n_z], how often each extra part is used: a tuple of [*batch, *extra_shape]."""
-        return tuple(self._problem.unflatten(x).to(self._problem.dtype) for x in self._moments[1:])
+        """E[n_z], how often each extra part is used: a tuple of [*batch, *extra_shape]; of the caller's."""
+        given = self._moments[1 : len(self._moments) - len(self.structure.own_extra)]
+        return tuple(self._problem.unflatten(x).to(self._problem.dtype) for x in given)
 
     @property
     def variance(self) -> Tensor:
@@ -114,22 +115,15 @@ class Gibbs(Distribution):
         self, sample_shape: torch.Size | list[int] | tuple[int, ...] = (), generator: torch.Generator | None = None
     ) -> Tensor:
         """Draw z [*sample_shape, *batch, *event]; from torch's generator, or from one of your own."""
-        scores, extra = self._problem.detached()
-        z = self.structure.sample(scores, *extra, shape=torch.Size(sample_shape), generator=generator)
-        z = z.reshape(torch.Size(sample_shape) + self.batch_shape + self.event_shape)
+        given = (x.detach() for x in self._problem.given())
+        z = self.structure.sample(*given, shape=torch.Size(sample_shape), generator=generator)
         return z.to(self.structure.event_dtype or self._problem.dtype)
 
     def expand(self, batch_shape: torch.Size | list[int] | tuple[int, ...], _instance: Any = None) -> Gibbs:
         """The same distribution with its batch dimensions broadcast to ``batch_shape``."""
-        batch_shape = torch.Size(batch_shape)
-        own, problem = self.batch_shape, self._problem
-
-        def widened(x: Tensor) -> Tensor:
-            shape = x.shape[1:]
-            return x.reshape(own + shape).expand(batch_shape + shape) if len(x) == len(problem.scores) else x[0]
-
-        scores, *extra = (widened(x) for x in (problem.scores, *problem.extra))
-        return Gibbs(self.structure, scores.to(problem.dtype), *extra)
+        scores, *extra = self._problem.given()
+        scores = scores.expand(torch.Size(batch_shape) + scores.shape[len(self.batch_shape) :])
+        return Gibbs(self.structure, scores.to(self._problem.dtype), *extra)
 
     def __repr__(self) -> str:
         return (

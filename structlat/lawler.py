@@ -6,6 +6,7 @@ off") is put to ``argmax`` as scores, and its answer is checked and scored on th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,6 +26,7 @@ class PartOracle(MapOracle, Protocol):
 
     shape: torch.Size
     extra_shapes: tuple[torch.Size, ...]
+    own_extra: tuple[Tensor, ...]
     antichain: bool
 
     def vertex(self, z: Tensor) -> Tensor:
@@ -43,37 +45,63 @@ def enumerate_all(structure: PartOracle, limit: int, antichain: bool | None = No
 
     ``antichain`` overrides what the structure says of itself.
     """
-    solve = _Subproblems(structure, *_zeros(structure, 1))
-    z = partition.enumerate(
-        solve, torch.Size(structure.shape).numel(), limit, structure.antichain if antichain is None else antichain
-    )
-    if len(z) > limit:
-        raise ArgumentError(
-            f"limit: {type(structure).__name__} has more than {limit} structures; use sparsemap or topk_sparsemax, "
-            "which do not enumerate, or enumerate(limit=...) where so many are wanted"
-        )
-    return torch.from_numpy(z)
+    parts, found = torch.Size(structure.shape).numel(), None
+    for inputs in zero_inputs(structure):
+        solve = _Subproblems(structure, *inputs)
+        z = partition.enumerate(solve, parts, limit, structure.antichain if antichain is None else antichain)
+        found = torch.from_numpy(z) if found is None else torch.cat([found, torch.from_numpy(z)]).unique(dim=0)
+        if len(found) > limit:
+            raise ArgumentError(
+                f"limit: {type(structure).__name__} has more than {limit} structures; use sparsemap or topk_sparsemax, "
+                "which do not enumerate, or enumerate(limit=...) where so many are wanted"
+            )
+    assert found is not None
+    return found
 
 
 def contains(structure: PartOracle, z: Tensor) -> Tensor:
-    """Whether argmax can be made to return z: one call, with every part of its vertex forced or forbidden."""
+    """Whether argmax can be made to return z: one call, with every part of its vertex forced or forbidden.
+
+    One call for each of the rows that differ in the structure's own extra scores: in one of them is enough.
+    """
     shape = torch.Size(structure.shape)
     a = structure.vertex(z)
     batch_shape = a.shape[: a.ndim - len(shape)]
     flat = a.detach().reshape(batch_shape.numel(), shape.numel())
     binary = ((flat == 0) | (flat == 1)).all(-1)
     on = (flat == 1).cpu().numpy()
-    solve = _Subproblems(structure, *_zeros(structure, 1))
-    _, vertices, score = solve(on, ~on, np.zeros(len(on), dtype=np.int64))
-    same = torch.from_numpy((vertices == on).all(-1) & (score > -np.inf)).to(a.device)
-    return (same & binary).reshape(batch_shape)
+    same = np.zeros(len(on), dtype=np.bool_)
+    for inputs in zero_inputs(structure):
+        solve = _Subproblems(structure, *inputs)
+        _, vertices, score = solve(on, ~on, np.zeros(len(on), dtype=np.int64))
+        same |= (vertices == on).all(-1) & (score > -np.inf)
+    return (torch.from_numpy(same).to(a.device) & binary).reshape(batch_shape)
 
 
-def _zeros(structure: PartOracle, batch: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+def zero_inputs(structure: PartOracle) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
+    """Scores of one example that are all 0, with each row of the structure's own extra scores that differs."""
+
     def zeros(shape: torch.Size) -> Tensor:
-        return torch.zeros(batch, *shape, dtype=torch.float64, device="cpu")
+        return torch.zeros(1, *shape, dtype=torch.float64, device="cpu")
 
-    return zeros(structure.shape), tuple(zeros(s) for s in structure.extra_shapes)
+    shapes = [torch.Size(shape) for shape in structure.extra_shapes]
+    given = len(shapes) - len(structure.own_extra)
+    extra = tuple(zeros(shape) for shape in shapes[:given])
+    if not structure.own_extra:
+        yield zeros(structure.shape), extra
+        return
+    for row in own_rows(structure.own_extra, shapes[given:]):
+        yield zeros(structure.shape), (*extra, *row)
+
+
+def own_rows(own: tuple[Tensor, ...], shapes: list[torch.Size]) -> Iterator[tuple[Tensor, ...]]:
+    """The different rows of a structure's own extra scores, each of them [1, *extra_shape], float64, on the host."""
+    pairs = [(x.detach().to("cpu", torch.float64), shape) for x, shape in zip(own, shapes, strict=True)]
+    batch = torch.broadcast_shapes(*(x.shape[: x.ndim - len(shape)] for x, shape in pairs))
+    flat = [x.expand(batch + shape).reshape(-1, shape.numel()) for x, shape in pairs]
+    for row in torch.cat(flat, 1).unique(dim=0):
+        parts = row.split([shape.numel() for shape in shapes])
+        yield tuple(part.reshape(1, *shape) for part, shape in zip(parts, shapes, strict=True))
 
 
 class _Subproblems:

@@ -28,8 +28,8 @@ def needs_graph(*tensors: Tensor) -> bool:
 class Problem:
     """Scores and extra scores of a flat batch, in float64 (a copy: later changes in place do not reach it).
 
-    ``scores`` [B, *shape] and ``extra`` [B or 1, *extra_shape] (1: shared by all rows) carry the caller's graph;
-    ``dtype`` and ``batch_shape`` are what answers go back to.
+    ``scores`` [B, *shape] and ``extra`` [B or 1, *extra_shape] (1: shared by all rows) carry the caller's graph; the
+    last of ``extra`` are the structure's own. ``dtype`` and ``batch_shape`` are what answers go back to.
     """
 
     structure: Structure
@@ -46,6 +46,13 @@ class Problem:
     def detached(self) -> tuple[Tensor, list[Tensor]]:
         """``scores`` and ``extra`` without their graph: what operators take."""
         return self.scores.detach(), [x.detach() for x in self.extra]
+
+    def given(self) -> tuple[Tensor, ...]:
+        """Scores [*batch, *shape] and extra scores as the caller gave them, [*batch, *extra_shape] or shared."""
+        count = len(self.extra) - len(self.structure.own_extra)
+        rows = len(self.scores)
+        extra = (self.unflatten(x) if len(x) == rows else x.squeeze(0) for x in self.extra[:count])
+        return self.unflatten(self.scores), *extra
 
     def scaled(self, gamma: Tensor) -> Problem:
         """The same SparseMAP with gamma 1 and without ``symmetric``: nothing behind this knows of either.
@@ -119,18 +126,21 @@ def make_problem(structure: Structure, scores: Tensor, extra: tuple[Tensor, ...]
         raise ArgumentError(
             f"scores: got shape {tuple(scores.shape)}; {name} expects [*batch, *shape] with shape {tuple(shape)}"
         )
-    if len(extra) != len(structure.extra_shapes):
+    own = structure.own_extra
+    expected = structure.extra_shapes[: len(structure.extra_shapes) - len(own)]
+    if len(extra) != len(expected):
         raise ArgumentError(
-            f"extra: got {len(extra)} tensors; {name} expects {len(structure.extra_shapes)}, "
-            f"of shapes {[tuple(x) for x in structure.extra_shapes]}"
+            f"extra: got {len(extra)} tensors; {name} expects {len(expected)}, of shapes {[tuple(x) for x in expected]}"
         )
     flat = []
-    for n, (x, extra_shape) in enumerate(zip(extra, structure.extra_shapes, strict=True)):
+    for n, (x, extra_shape) in enumerate(zip(extra, expected, strict=True)):
         label = f"extra[{n}]"
         _check_tensor(label, x)
         if x.device != scores.device:
             raise ArgumentError(f"{label}: is on {x.device}; expected the device of scores, {scores.device}")
         flat.append(_flatten_extra(label, x, batch_shape, torch.Size(extra_shape)))
+    for x, extra_shape in zip(own, structure.extra_shapes[len(expected) :], strict=True):
+        flat.append(_flatten_own(structure, x.to(scores.device), batch_shape, torch.Size(extra_shape)))
     wide = _checked("scores", scores, len(shape))
     return Problem(
         structure, wide.reshape(batch_shape.numel(), *shape), tuple(flat), torch.Size(batch_shape), scores.dtype
@@ -158,13 +168,25 @@ def _checked(label: str, x: Tensor, event_ndim: int) -> Tensor:
     return guard(x.to(torch.float64, copy=True), bad, ArgumentError, text)
 
 
-def _flatten_extra(label: str, x: Tensor, batch_shape: torch.Size, shape: torch.Size) -> Tensor:
+def _flatten_own(structure: Structure, x: Tensor, batch_shape: torch.Size, shape: torch.Size) -> Tensor:
+    rows = x.shape[: x.ndim - len(shape)]
+    if not _broadcasts(rows, batch_shape):
+        raise ArgumentError(
+            f"scores: got batch shape {tuple(batch_shape)}; {structure!r} was made for rows of shape {tuple(rows)}, "
+            "which have to broadcast to it"
+        )
+    return _flatten_extra("own_extra", x, batch_shape, shape)
+
+
+def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
     try:
-        torch.broadcast_shapes(x.shape, batch_shape + shape)
-        fits = x.ndim <= len(batch_shape) + len(shape) and x.expand(batch_shape + shape) is not None
+        return bool(torch.broadcast_shapes(shape, to) == to)
     except RuntimeError:
-        fits = False
-    if not fits:
+        return False
+
+
+def _flatten_extra(label: str, x: Tensor, batch_shape: torch.Size, shape: torch.Size) -> Tensor:
+    if not _broadcasts(x.shape, batch_shape + shape):
         raise ArgumentError(
             f"{label}: got shape {tuple(x.shape)}; expected one that broadcasts to [*batch, *extra_shape] = "
             f"{tuple(batch_shape + shape)}"

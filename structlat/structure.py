@@ -54,12 +54,17 @@ class Structure(abc.ABC):
         Shape of the scores of one example: one number a part that the quadratic term of SparseMAP regularises.
     extra_shapes : tuple of torch.Size
         Shapes of further scores, for parts that are not regularised (the transitions of a chain).
+    own_extra : tuple of Tensor
+        Extra scores that the space brings itself, [*batch, *extra_shape] each, for the last of ``extra_shapes``: by
+        them a space may differ by row (a budget a row). Callers leave them out, and see no marginals of theirs; oracles
+        get them like any others. ``enumerate``, ``cardinality`` and ``contains`` are about the union over the rows.
     event_shape, event_dtype : torch.Size, torch.dtype or None
         Of one structure z. By default ``shape``, and None: the scores' dtype, with 0. and 1.
     symmetric : bool
         Being off is regularised like being on: gamma/2 (|mu|^2 + |1 - mu|^2), the paper's encoding of bits.
     antichain : bool
-        No vertex contains another (as in chains and matchings). Where it holds, saying so saves oracle calls.
+        No vertex contains another (as in chains and matchings; of one row, where there is ``own_extra``). Where it
+        holds, saying so saves oracle calls.
     intractable : str
         Why ``log_partition``, ``marginals`` and ``sample`` are not there, for their error. Spaces in which they are
         tractable are :class:`structlat.tractable.Tractable`.
@@ -67,6 +72,7 @@ class Structure(abc.ABC):
 
     shape: torch.Size
     extra_shapes: tuple[torch.Size, ...] = ()
+    own_extra: tuple[Tensor, ...] = ()
     event_shape: torch.Size = _SameAsScores()  # type: ignore[assignment]
     event_dtype: torch.dtype | None = None
     symmetric: bool = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -45,8 +47,8 @@ def check_structure(structure: Structure, rows: int = 8, k: int = 6, seed: int =
         for scale in SCALES:
             checker.check_scores(checker.random(rows, scale), k, f"random scores of scale {scale:g}")
         checker.check_score(rows)
-        checker.check_scores([x.round() for x in checker.random(rows, 2.0)], k, "integer scores with ties")
-        checker.check_scores([torch.zeros_like(x) for x in checker.random(1, 1.0)], k, "scores that are all 0")
+        checker.check_scores(checker.random(rows, 2.0, torch.round), k, "integer scores with ties")
+        checker.check_scores(checker.random(1, 1.0, torch.zeros_like), k, "scores that are all 0")
         checker.check_masks(rows, k)
         checker.check_sparsemap(rows)
     except ArgumentError as error:
@@ -67,14 +69,32 @@ class _Checker:
         _require(getattr(structure, "shape", None) is not None, "`shape` is not set")
         self.structure = structure
         self.shapes = [torch.Size(structure.shape), *map(torch.Size, structure.extra_shapes)]
+        self.given = len(self.shapes) - len(structure.own_extra)
+        own_shapes = self.shapes[self.given :]
+        rows = [x.shape[: x.ndim - len(shape)] for x, shape in zip(structure.own_extra, own_shapes, strict=True)]
+        self.own_batch = torch.broadcast_shapes(*rows)
         self.generator = generator
         self.every = self._enumerate(limit)
 
-    def random(self, rows: int, scale: float) -> list[Tensor]:
-        """Normal scores and extra scores for ``rows`` examples."""
-        return [
-            scale * torch.randn(rows, *shape, generator=self.generator, dtype=torch.float64) for shape in self.shapes
+    def random(self, rows: int, scale: float, change: Callable[[Tensor], Tensor] = torch.clone) -> list[Tensor]:
+        """Normal scores and extra scores, changed, for ``rows`` examples (for each row that the structure itself has).
+
+        The last are the structure's own extra scores, as they are.
+        """
+        batch = (rows, *self.own_batch)
+        drawn = [
+            change(scale * torch.randn(*batch, *shape, generator=self.generator, dtype=torch.float64))
+            for shape in self.shapes[: self.given]
         ]
+        own = [
+            x.to("cpu", torch.float64).expand(*batch, *shape)
+            for x, shape in zip(self.structure.own_extra, self.shapes[self.given :], strict=True)
+        ]
+        return [x.flatten(end_dim=len(batch) - 1) for x in (*drawn, *own)]
+
+    def called(self, inputs: list[Tensor]) -> list[Tensor]:
+        """The same as a caller has them: with the structure's own batch dimensions, without its own extra scores."""
+        return [x.unflatten(0, (-1, *self.own_batch)) for x in inputs[: self.given]]
 
     def check_scores(self, inputs: list[Tensor], k: int, kind: str) -> None:
         """MAP and top-k on scores [rows, *shape] (and extra) for which something is feasible."""
@@ -122,7 +142,7 @@ class _Checker:
         drawn = torch.rand(inputs[0].shape, generator=self.generator) < 1 / 3
         inputs[0] = torch.where(drawn & ~keep, -torch.inf, inputs[0])
         self.check_scores(inputs, k, "a third of the parts forbidden by -inf")
-        for n, extra in enumerate(inputs[1:], 1):
+        for n, extra in enumerate(inputs[1 : self.given], 1):
             # what the feasible structure uses of the extra parts is the slope of its score
 
             def total(x: Tensor, n: int = n) -> Tensor:
@@ -132,9 +152,10 @@ class _Checker:
             drawn = torch.rand(extra.shape, generator=self.generator) < 1 / 3
             inputs[n] = torch.where(drawn & ~spared, -torch.inf, extra)
             self.check_scores(inputs, k, f"a third of the parts of extra[{n - 1}] forbidden by -inf")
-        nothing = [torch.full_like(inputs[0][:1], -torch.inf), *(x[:1] for x in inputs[1:])]
+        alone = self.random(1, 1.0)
+        nothing = [torch.full_like(alone[0], -torch.inf), *alone[1:]]
         try:
-            z = argmax(self.structure, *nothing)
+            z = argmax(self.structure, *self.called(nothing))
         except InfeasibleError:
             return
         used = self.structure.vertex(z) > 0
@@ -142,11 +163,11 @@ class _Checker:
 
     def check_sparsemap(self, rows: int) -> None:
         """The generic solver converges, and its mean is the mean of its p."""
-        inputs = self.random(rows, 1.0)
+        inputs = self.called(self.random(rows, 1.0))
         post = sparsemap(self.structure, *inputs, validate=True, on_failure="ignore", solver="active_set")
         _require(bool(post.info.converged.all()), f"sparsemap did not converge: {post.info.status}")
         weights = post.probs.reshape(post.probs.shape + (1,) * len(self.shapes[0]))
-        mean = (weights * self.structure.vertex(post.structures)).sum(1)
+        mean = (weights * self.structure.vertex(post.structures)).sum(len(post.batch_shape))
         _require(torch.allclose(mean, post.mean, atol=1e-10, rtol=0), "the mean of sparsemap is not the mean of its p")
 
     def _enumerate(self, limit: int) -> Tensor | None:
@@ -164,8 +185,10 @@ class _Checker:
         if not structure.extra_shapes:
             _require(len(torch.unique(a, dim=0)) == count, "vertex: two structures share one")
         if count <= CONTAINMENT_LIMIT and structure.antichain:
-            within = (a.unsqueeze(0) <= a.unsqueeze(1)).all(-1).sum(1)
-            _require((within == 1).all(), "antichain: it is True, but one vertex contains another")
+            for scores, extra in lawler.zero_inputs(structure):
+                row = a[torch.isfinite(structure.score(every, scores, *extra))]
+                within = (row.unsqueeze(0) <= row.unsqueeze(1)).all(-1).sum(1)
+                _require((within == 1).all(), "antichain: it is True, but one vertex contains another")
         if count <= CONTAINMENT_LIMIT and type(structure).enumerate is Structure.enumerate and structure.antichain:
             full = lawler.enumerate_all(structure, limit, antichain=False)
             _require(len(full) == count, f"antichain: it is True, but only without it are all {len(full)} found")

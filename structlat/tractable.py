@@ -6,6 +6,7 @@ A subclass brings two recursions on a flat batch, its log-partition function and
 from __future__ import annotations
 
 import abc
+import functools
 
 import torch
 from torch import Tensor
@@ -87,11 +88,32 @@ def sums(problem: Problem) -> tuple[Tensor, tuple[Tensor, ...]]:
 
     All are differentiable. The space's own ``log_partition`` is asked, which need not be that of :class:`Tractable`.
     """
-    structure = problem.structure
-    log_partition = structure._log_partition if isinstance(structure, Tractable) else structure.log_partition
     rows = len(problem.scores)
     # each row its own copy of what rows share: the slope is the row's
     inputs = (problem.scores, *(x.expand(rows, *x.shape[1:]) for x in problem.extra))
-    pulled = torch.func.vjp(log_partition, *inputs)
+    pulled = torch.func.vjp(functools.partial(flat_log_partition, problem.structure), *inputs)
     total: Tensor = pulled[0]
     return total, pulled[1](torch.ones_like(total))
+
+
+def has_sums(structure: Structure) -> bool:
+    """Whether the space brings a log-partition and a sampler: as :class:`Tractable`, or by methods of its own."""
+    names = ("log_partition", "sample")
+    return all(getattr(type(structure), name) is not getattr(Structure, name) for name in names)
+
+
+def flat_log_partition(structure: Structure, scores: Tensor, *extra: Tensor) -> Tensor:
+    """The log-partition [B] for scores and extra, the structure's own included, as ``_log_partition`` takes them."""
+    if isinstance(structure, Tractable):
+        return structure._log_partition(scores, *extra)
+    return structure.log_partition(scores, *extra[: len(extra) - len(structure.own_extra)])
+
+
+def flat_sample(
+    structure: Structure, scores: Tensor, *extra: Tensor, count: int, generator: torch.Generator | None
+) -> Tensor:
+    """``count`` draws z [count, B, *event_shape] for what ``_sample`` takes."""
+    if isinstance(structure, Tractable):
+        return structure._sample(scores, *extra, count=count, generator=generator)
+    given = extra[: len(extra) - len(structure.own_extra)]
+    return structure.sample(scores, *given, shape=(count,), generator=generator)
