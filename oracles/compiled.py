@@ -14,12 +14,23 @@ from typing import Any, NamedTuple
 
 import numba
 from numba import types
+from numba.extending import intrinsic
 
 # views of memory that is given by address
 carray: Any = vars(numba)["carray"]
 _KEPT: list[Any] = []
 _NUMBERS = types.CPointer(types.float64)
 SIGNATURE = types.void(_NUMBERS, _NUMBERS, types.CPointer(types.int64), types.voidptr, _NUMBERS, _NUMBERS)
+
+
+@intrinsic
+def pointer(context: Any, number: Any = None) -> Any:
+    """The int64 numbers that lie at an address."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(types.int64)(types.int64), emit
 
 
 class Compiled(NamedTuple):

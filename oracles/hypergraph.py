@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from functools import cached_property, partial
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ import numpy.typing as npt
 from oracles import _inside, _kbest, _threads
 from oracles._arrays import Bools, Floats, Ints, as_count, as_scores, leading
 from oracles._jit import kernel
+from oracles.compiled import Compiled, address, carray, pointer
 
 Edge: TypeAlias = tuple[Hashable, Sequence[Hashable], Sequence[int]]
 
@@ -172,7 +173,8 @@ def topk(
     count = np.zeros(len(first), np.int64)
     _threads.by_rows(partial(_kbest.k_best, graph.arrays, first, more, z, count), len(first), 16 * _work(graph))
     valid = leading(count, k)
-    return np.where(valid[:, :, None], z, z[:, :1]), valid
+    z[~valid] = np.repeat(z[:, :1], k, axis=1)[~valid]
+    return z, valid
 
 
 def log_partition(graph: Hypergraph, scores: npt.ArrayLike, extra: npt.ArrayLike | None = None) -> Floats:
@@ -209,7 +211,8 @@ def sample(
 
 def enumerate(graph: Hypergraph) -> Bools:
     """Every derivation's parts, [cardinality, parts], in a fixed order."""
-    return topk(graph, np.zeros((1, graph.parts)), k=cardinality(graph))[0][0]
+    every: Bools = topk(graph, np.zeros((1, graph.parts)), k=cardinality(graph))[0][0]
+    return every
 
 
 def cardinality(graph: Hypergraph) -> int:
@@ -237,6 +240,17 @@ def derivations(graph: Hypergraph, z: npt.NDArray[np.bool_], used: int) -> tuple
     rest, found = np.zeros((len(z), graph.parts - used), np.bool_), np.zeros(len(z), np.bool_)
     _threads.by_rows(partial(_derive, graph.arrays, z, rest, found), len(z), 4 * _work(graph))
     return rest, found
+
+
+def compiled(graph: Hypergraph, used: int, labels: int = 0) -> Compiled:
+    """MAP as C functions, for structures over the first ``used`` parts. The graph has to outlive them.
+
+    ``labels``: structures are not their own vertices, but int64 numbers, of the one of so many parts that is on, -1 for
+    none. The extra scores come one after the other.
+    """
+    places = tuple(int(x.ctypes.data) for x in graph.arrays)
+    sizes = (graph.nodes, len(graph.arrays.tails), len(graph.arrays.idx), used, graph.parts - used, labels)
+    return Compiled(address(_best), address(_describe), (*sizes, *places))
 
 
 def _numbered(edges: Iterable[Edge], parts: int) -> tuple[Ints, Ints, list[tuple[int, ...]]]:
@@ -272,7 +286,8 @@ def _numbered(edges: Iterable[Edge], parts: int) -> tuple[Ints, Ints, list[tuple
         at = number.setdefault(head, len(number))
         if at in closed:
             raise ValueError(f"edges: {head!r} gets another edge after it was a tail; expected topological order")
-        add(at, *(*below, -1, -1)[:2], own)
+        a, b = (*below, -1, -1)[:2]
+        add(at, a, b, own)
     if not heads:
         raise ValueError("edges: there are none, expected at least one, whose head is the root")
     return np.array(heads), np.array(pairs).reshape(-1, 2), used
@@ -426,3 +441,61 @@ def _derive(graph: Arrays, z: Bools, rest: Bools, found: Bools, start: int, stop
             out[:] = False
             trace(graph, best, stack, out)
             rest[i] = out[used:]
+
+
+@kernel
+def _at(sizes: Any) -> Arrays:
+    """The graph that ``compiled`` has described."""
+    nodes, edges, entries = sizes[0], sizes[1], sizes[2]
+    return Arrays(
+        carray(pointer(sizes[6]), nodes + 1),
+        carray(pointer(sizes[7]), (edges, 2)),
+        carray(pointer(sizes[8]), edges + 1),
+        carray(pointer(sizes[9]), entries),
+    )
+
+
+def _best(at: Any, extra: Any, sizes: Any, z: Any, v: Any, more: Any) -> None:
+    nodes, used, others, labels = sizes[0], sizes[3], sizes[4], sizes[5]
+    value, best, stack = np.empty(nodes + 1), np.empty(nodes, np.int64), np.empty(nodes + 1, np.int64)
+    out = np.zeros(used + others, np.bool_)
+    scores, added = carray(at, used), carray(extra, others)
+    graph = _at(sizes)
+    best_edges(graph, scores, added, value, best)
+    trace(graph, best, stack, out)
+    for i in range(used):
+        v[i] = 1.0 if out[i] else 0.0
+    if labels > 0:
+        numbers = carray(z, used // labels, np.int64)
+        for i in range(used // labels):
+            numbers[i] = -1
+            for j in range(labels):
+                if out[i * labels + j]:
+                    numbers[i] = j
+    _add_up(out, used, added, more)
+
+
+def _describe(scores: Any, extra: Any, sizes: Any, z: Any, v: Any, more: Any) -> None:
+    used, others, labels = sizes[3], sizes[4], sizes[5]
+    if labels > 0:
+        numbers = carray(z, used // labels, np.int64)
+        for i in range(used):
+            v[i] = 1.0 if numbers[i // labels] == i % labels else 0.0
+    more[0], more[1] = 0.0, 0.0
+    if others > 0:
+        on, rest, found = np.empty((1, used), np.bool_), np.zeros((1, others), np.bool_), np.zeros(1, np.bool_)
+        for i in range(used):
+            on[0, i] = v[i] > 0.0
+        _derive(_at(sizes), on, rest, found, 0, 1)
+        _add_up(rest[0], 0, carray(extra, others), more)
+
+
+@kernel
+def _add_up(out: Bools, start: int, extra: Floats, more: Any) -> None:
+    """The sum of the extra scores that are used, and of their finite absolute values."""
+    total, size = 0.0, 0.0
+    for i in range(len(extra)):
+        if out[start + i]:
+            total += extra[i]
+            size += abs(extra[i]) if extra[i] > -np.inf else 0.0
+    more[0], more[1] = total, size

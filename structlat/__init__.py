@@ -13,27 +13,47 @@ from structlat.normalizers import argmax, marginalize, sparsemap, topk_sparsemax
 from structlat.simplex import entmax15, sparsemax
 from structlat.solvers.info import SolverInfo, Trace
 from structlat.structure import Structure
-from structlat.structures import BipartiteMatching, BitVector, BudgetBitVector, Categorical, LinearChain
+from structlat.structures import (
+    Alignment,
+    BinaryTree,
+    BipartiteMatching,
+    BitVector,
+    BudgetBitVector,
+    Categorical,
+    DynamicProgram,
+    Knapsack,
+    LinearChain,
+    SemiMarkov,
+    ShortestPath,
+)
+from structlat.tractable import Tractable
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Alignment",
     "ArgumentError",
+    "BinaryTree",
     "BipartiteMatching",
     "BitVector",
     "BudgetBitVector",
     "Categorical",
+    "DynamicProgram",
     "Gibbs",
     "InfeasibleError",
+    "Knapsack",
     "LinearChain",
     "Marginalize",
     "NonConvergenceWarning",
+    "SemiMarkov",
+    "ShortestPath",
     "SolverInfo",
     "SparseDistribution",
     "SparseMAP",
     "Structure",
     "TopKSparsemax",
     "Trace",
+    "Tractable",
     "argmax",
     "entmax15",
     "marginalize",

@@ -18,6 +18,7 @@ from structlat.map_oracle import refusal
 from structlat.solvers import kernels
 from structlat.solvers.kernels import Floats, Found, Ints, Problem
 from structlat.structure import Structure
+from structlat.structures._host import joined
 
 
 class Rows(NamedTuple):
@@ -85,11 +86,7 @@ def _problem(
 ) -> Problem:
     batch, parts, width = scores.shape[0], scores.shape[1:].numel(), z.shape[1]
     own = np.ascontiguousarray(scores.reshape(batch, parts).numpy())
-    more = np.empty((1, 0))
-    if extra:
-        x = extra[0]
-        x = x[:1] if x.stride(0) == 0 else x
-        more = np.ascontiguousarray(x.reshape(len(x), -1).numpy())
+    more = joined(extra, batch)
     none = z[:0, 0]
     itself = structure.vertex(none) is none
     flat = z.contiguous().reshape(batch, width, -1)

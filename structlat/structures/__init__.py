@@ -1,15 +1,27 @@
 """The latent spaces that are built in, one a file. Combinatorics lives in ``oracles``; here it meets torch."""
 
+from structlat.structures.alignment import Alignment
+from structlat.structures.binary_tree import BinaryTree
 from structlat.structures.bits import BitVector
 from structlat.structures.budget import BudgetBitVector
 from structlat.structures.categorical import Categorical
 from structlat.structures.chain import LinearChain
+from structlat.structures.dynamic_program import DynamicProgram
+from structlat.structures.knapsack import Knapsack
 from structlat.structures.matching import BipartiteMatching
+from structlat.structures.semi_markov import SemiMarkov
+from structlat.structures.shortest_path import ShortestPath
 
 __all__ = [
+    "Alignment",
+    "BinaryTree",
     "BipartiteMatching",
     "BitVector",
     "BudgetBitVector",
     "Categorical",
+    "DynamicProgram",
+    "Knapsack",
     "LinearChain",
+    "SemiMarkov",
+    "ShortestPath",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,16 @@ from structlat.structure import Structure
 def to_numpy(x: Tensor) -> npt.NDArray[np.float64]:
     """Scores as a float64 array on the host; a batch that is one row repeated stays so."""
     return np.asarray(x.detach().cpu().to(torch.float64).numpy())
+
+
+def joined(extra: Sequence[Tensor], rows: int) -> npt.NDArray[np.float64]:
+    """Extra scores [B, *extra_shape] on the host, one after the other: [B, Q], or [1, Q] where all rows share all."""
+    shared = all(x.stride(0) == 0 or len(x) == 1 for x in extra)
+    count = 1 if shared else rows
+    flat = [to_numpy(x[:1] if shared else x.expand(rows, *x.shape[1:])).reshape(count, -1) for x in extra]
+    return (
+        np.concatenate(flat, axis=1) if len(flat) > 1 else np.ascontiguousarray(flat[0]) if flat else np.empty((1, 0))
+    )
 
 
 def to_torch(x: npt.NDArray[Any], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from oracles import hypergraph
+from oracles.compiled import Compiled
 from oracles.hypergraph import Hypergraph
 from structlat.errors import ArgumentError
 from structlat.operators import operator
 from structlat.structure import ENUMERATION_LIMIT, structure_of
-from structlat.structures._host import check_event, refuse_past, to_numpy, to_torch
+from structlat.structures._host import check_event, joined, refuse_past, to_numpy, to_torch
 from structlat.structures._inside import Inside
 from structlat.tractable import Tractable
 
@@ -30,6 +31,8 @@ class DynamicProgram(Tractable):
 
     z is the vertex. A space with another kind of z overrides :meth:`vertex` and :meth:`event`, its inverse.
     """
+
+    _one_hot = False  # z are the places, along the last dimension, of the one part that is on
 
     @abc.abstractmethod
     def hyperedges(self) -> Iterable[tuple[Any, ...]]:
@@ -65,6 +68,11 @@ class DynamicProgram(Tractable):
     def argmax(self, scores: Tensor, *extra: Tensor) -> Tensor:
         """The best derivation (Viterbi), in time linear in the number of hyperedges."""
         return self._structures(hypergraph.argmax(self.graph, *_host(scores, extra)), scores)
+
+    def compiled(self) -> Compiled:
+        """The oracle as C functions."""
+        labels = torch.Size(self.shape)[-1] if self._one_hot else 0
+        return hypergraph.compiled(self.graph, self._parts, labels)
 
     def topk(self, scores: Tensor, *extra: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """The k best derivations, lazily (Huang and Chiang 2005)."""
@@ -162,14 +170,7 @@ def _flat(
 
 
 def _host(scores: Tensor, extra: tuple[Tensor, ...]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Scores [B, P] and extra scores [B, Q], or [1, Q] where all rows share all of them."""
-    rows = len(scores)
-    flat = to_numpy(scores).reshape(rows, -1)
-    shared = all(x.stride(0) == 0 or len(x) == 1 for x in extra)
-    several = [to_numpy(x[:1] if shared else x.expand(rows, *x.shape[1:])) for x in extra]
-    count = 1 if shared else rows
-    more = [x.reshape(count, -1) for x in several]
-    return flat, np.concatenate(more, axis=1) if more else np.zeros((1, 0))
+    return to_numpy(scores).reshape(len(scores), -1), joined(extra, len(scores))
 
 
 def _extra_fake(z: Tensor, handle: str) -> Tensor:
