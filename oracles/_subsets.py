@@ -88,8 +88,10 @@ def cheapest_flips(costs: Floats, index: Ints, z: Bools, count: Ints) -> None:
 
 
 @kernel
-def cheapest_exchanges(ranked: Floats, index: Ints, finite: Ints, low: int, high: int, z: Bools, count: Ints) -> None:
-    """Set in z[b, j] the j-th best subset with low..high ones; count[b]: how many there were.
+def cheapest_exchanges(
+    ranked: Floats, index: Ints, finite: Ints, lows: Ints, highs: Ints, z: Bools, count: Ints
+) -> None:
+    """Set in z[b, j] the j-th best subset with lows[b]..highs[b] ones; count[b]: how many there were.
 
     ranked [B, n] decreasing scores, of which the first finite[b] are above -inf; index [B, n] the bit of
     each; z [B, k, n] comes all False. The best subset of size m is places 0..m-1. Its elements move right,
@@ -98,13 +100,15 @@ def cheapest_exchanges(ranked: Floats, index: Ints, finite: Ints, low: int, high
     end. Children: the element one place further, if free; or the element before it one place, if free.
     """
     k = z.shape[1]
-    room = high - low + 1 + 2 * k
+    room = 2 * k + 1
+    for b in range(z.shape[0]):
+        room = max(room, 2 * k + 1 + highs[b] - lows[b])
     cost = np.empty(room)
     item, place = np.empty(room, np.int64), np.empty(room, np.int64)
     before, heap = np.empty(room, np.int64), np.empty(room, np.int64)
     for b in range(z.shape[0]):
-        end, size, nodes = finite[b], 0, 0
-        most = min(high, end)
+        end, size, nodes, low = finite[b], 0, 0, lows[b]
+        most = min(highs[b], end)
         best = low
         while best < most and ranked[b, best] > 0.0:
             best += 1

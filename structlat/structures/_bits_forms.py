@@ -63,14 +63,14 @@ class Nested(ClosedForm):
 
 
 class Comb(ClosedForm):
-    """Bits of which at most, or exactly, ``budget`` are on: mu = clip(scores - tau, 0, 1).
+    """Bits of which at most, or exactly, ``budget`` (int, or [B or 1, 1]) are on: mu = clip(scores - tau, 0, 1).
 
     p by systematic sampling, in index order: the intervals [C_i-1, C_i) of cumulated marginals lie on a line, and for u
     in [0, 1) the bits whose interval meets u + {0, 1, 2, ...} are on. The number of ones is right for every u only if
     nothing is rounded: marginals become whole multiples of a power of two.
     """
 
-    def __init__(self, scores: Tensor, budget: int, exact: bool) -> None:
+    def __init__(self, scores: Tensor, budget: int | Tensor, exact: bool) -> None:
         super().__init__(scores)
         self.budget = budget
         self.exact = exact
@@ -81,7 +81,7 @@ class Comb(ClosedForm):
         """Fewer than ``budget`` bits may be on."""
         if not self.exact:
             return None
-        return (~torch.isneginf(self.scores.detach())).sum(-1) < self.budget
+        return ((~torch.isneginf(self.scores.detach())).sum(-1, keepdim=True) < self.budget).squeeze(-1)
 
     def mean(self) -> Tensor:
         """clip(scores - tau, 0, 1), with tau from the sorted breakpoints of its sum."""
@@ -91,11 +91,18 @@ class Comb(ClosedForm):
 
     def _marginals(self) -> Tensor:
         y, n = self.scores, self.scores.shape[-1]
-        if self.budget in (0, n):
+        if isinstance(self.budget, Tensor):
+            # from 1 to n - 1 for the solution, whose rows with 0 or n are then replaced
+            k = self.budget.clamp(max=n - 1).clamp(min=1)
+            largest = self.scores.detach().sort(-1, descending=True).values
+            bound = self._at_budget(k.to(y.dtype), largest.gather(-1, (k - 1).expand(len(y), 1)))
+            bound = torch.where((self.budget == 0) | (self.budget == n), (self.budget // n).to(y.dtype), bound)
+        elif self.budget in (0, n):
             free = torch.zeros_like(y, dtype=torch.bool)
             bound = torch.where(free, y, self.budget // n)
         else:
-            bound = self._at_budget()
+            largest = self.scores.detach().kthvalue(n - self.budget + 1, keepdim=True).values
+            bound = self._at_budget(self.budget, largest)
         return bound if self.exact else torch.where(self._binds(), bound, y.clamp(0, 1))
 
     def weights(self) -> Tensor:
@@ -117,12 +124,10 @@ class Comb(ClosedForm):
         """Rows in which bits alone would exceed the budget, [B, 1]."""
         return self.scores.detach().clamp(0, 1).sum(-1, keepdim=True) > self.budget
 
-    def _at_budget(self) -> Tensor:
-        """clip(scores - tau, 0, 1) summing to the budget, which is neither 0 nor n."""
-        k = self.budget
-        reference = self.scores.detach().kthvalue(self.scores.shape[-1] - k + 1, keepdim=True).values
+    def _at_budget(self, k: int | Tensor, reference: Tensor) -> Tensor:
+        """clip(scores - tau, 0, 1) summing to k, which is neither 0 nor n; the k-th largest score is given [B, 1]."""
         y = self.scores - torch.where(torch.isneginf(reference), 0, reference)  # nothing cancels at large scales
-        # from the reference, the k-th largest score, tau is in [-1, 0]: what is farther away counts as 0 or as 1
+        # from the reference, tau is in [-1, 0]: what is farther away counts as 0 or as 1
         w = y.detach().clamp(-1, 1)
         breaks, order = torch.cat([w, w - 1], -1).sort(-1, descending=True)
         # as tau falls, a bit starts to grow at w and is full at w - 1

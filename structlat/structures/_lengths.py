@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from structlat.errors import ArgumentError, rows_text
+from structlat.problem import make_problem
+from structlat.structure import Structure
 
 
 def checked_lengths(
@@ -32,3 +34,11 @@ def checked_lengths(
         raise ArgumentError(
             f"{name}: got shape {tuple(lengths.shape)}; expected one that broadcasts to {tuple(batch_shape)}"
         ) from None
+
+
+def past_length(structure: Structure, scores: Tensor, lengths: Tensor, least: int = 0) -> Tensor:
+    """Which parts of a space whose parts are in a row lie past the row's length: bool [*batch, n]."""
+    batch_shape = make_problem(structure, scores, ()).batch_shape
+    n = scores.shape[-1]
+    lengths = checked_lengths("lengths", lengths, n, batch_shape, scores.device, least)
+    return torch.arange(n, device=scores.device) >= lengths.unsqueeze(-1)

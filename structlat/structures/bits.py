@@ -9,14 +9,16 @@ from oracles import bits
 from oracles.compiled import Compiled
 from structlat.closed_form import ClosedForm
 from structlat.errors import check_choice, check_count
-from structlat.structure import ENUMERATION_LIMIT, Structure
+from structlat.structure import ENUMERATION_LIMIT
 from structlat.structures._bits_forms import Nested
 from structlat.structures._host import check_event, is_binary, refuse_past, to_numpy, to_torch
+from structlat.structures._lengths import past_length
+from structlat.tractable import Tractable
 
 DECOMPOSITIONS = ("levels", "flips")
 
 
-class BitVector(Structure):
+class BitVector(Tractable):
     """All 2^n vectors of n bits: scores [*, n]; z [n] of 0. and 1., its own vertex.
 
     Parameters
@@ -69,6 +71,21 @@ class BitVector(Structure):
     def closed_form(self, scores: Tensor, *extra: Tensor) -> ClosedForm:
         """Clipped scores, decomposed into n + 1 bit-vectors at most."""
         return Nested(scores, self.decomposition == "flips")
+
+    def mask(self, scores: Tensor, lengths: Tensor) -> Tensor:
+        """Scores under which a padded batch gives what each example gives alone: bits past the length are off.
+
+        ``lengths`` is an integer tensor that broadcasts to [*batch], from 0 to n.
+        """
+        return torch.where(past_length(self, scores, lengths), -torch.inf, scores)
+
+    def _log_partition(self, scores: Tensor, *extra: Tensor) -> Tensor:
+        # the softplus that is exact everywhere, and whose derivatives are 0 at -inf
+        return -torch.nn.functional.logsigmoid(-scores).sum(-1)
+
+    def _sample(self, scores: Tensor, *extra: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+        at = torch.rand(count, *scores.shape, dtype=scores.dtype, device=scores.device, generator=generator)
+        return (at < scores.sigmoid()).to(scores.dtype)
 
     def __repr__(self) -> str:
         flips = "" if self.decomposition == "levels" else f", decomposition={self.decomposition!r}"

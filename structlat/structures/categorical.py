@@ -10,11 +10,15 @@ from oracles.compiled import Compiled
 from structlat.closed_form import ClosedForm
 from structlat.errors import check_count
 from structlat.simplex import sparsemax
-from structlat.structure import ENUMERATION_LIMIT, Structure
+from structlat.structure import ENUMERATION_LIMIT
 from structlat.structures._host import check_event, is_label, pick, refuse_past, to_numpy, to_torch
+from structlat.structures._inside import logsumexp
+from structlat.structures._lengths import past_length
+from structlat.structures._subset_sums import draw
+from structlat.tractable import Tractable
 
 
-class Categorical(Structure):
+class Categorical(Tractable):
     """One of ``n``: scores [*, n]; z is a label, [] int64, as in torch's Categorical. SparseMAP on it is sparsemax.
 
     Parameters
@@ -70,6 +74,20 @@ class Categorical(Structure):
     def closed_form(self, scores: Tensor, *extra: Tensor) -> ClosedForm:
         """Sparsemax: here vertices are unit vectors, so that |mu|^2 = |p|^2."""
         return _Sparsemax(scores)
+
+    def mask(self, scores: Tensor, lengths: Tensor) -> Tensor:
+        """Scores under which a padded batch gives what each example gives alone: labels past the length are forbidden.
+
+        ``lengths`` is an integer tensor that broadcasts to [*batch], from 1 to n.
+        """
+        return torch.where(past_length(self, scores, lengths, least=1), -torch.inf, scores)
+
+    def _log_partition(self, scores: Tensor, *extra: Tensor) -> Tensor:
+        total = logsumexp(scores, -1)
+        return torch.where(torch.isneginf(total), -torch.inf, total)  # without a slope, also where there is one label
+
+    def _sample(self, scores: Tensor, *extra: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+        return draw(scores.expand(count, *scores.shape), generator)
 
     def __repr__(self) -> str:
         return f"Categorical({self.n})"

@@ -57,6 +57,27 @@ def test_rows_without_enough_allowed_bits_are_infeasible():
     assert budget.topk(scores, 9, 2, exact=False)[1].sum(axis=1).tolist() == [2, 4]
 
 
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_budget_a_row_is_a_loop_over_rows(exact):
+    scores = instances(1, (5,))
+    budgets = np.arange(len(scores)) % 6
+    z, (best, valid) = budget.argmax(scores, budgets, exact), budget.topk(scores, 7, budgets, exact)
+    for b, m in enumerate(budgets.tolist()):
+        np.testing.assert_array_equal(z[b], budget.argmax(scores[b : b + 1], m, exact)[0])
+        for got, want in zip((best[b], valid[b]), budget.topk(scores[b : b + 1], 7, m, exact), strict=True):
+            np.testing.assert_array_equal(got, want[0])
+    assert budget.argmax(scores[:0], budgets[:0], exact).shape == (0, 5)
+
+
+@pytest.mark.parametrize("budgets", [[0], [2, 2], [1, 3], [3, 0, 3], [5]])
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_budget_a_row_lists_the_union_over_rows(budgets, exact):
+    wanted = {z for m in budgets for z in every(5, m, exact)}
+    found = budget.enumerate(5, np.array(budgets), exact)
+    assert {tuple(z) for z in found.tolist()} == wanted
+    assert len(found) == budget.cardinality(5, np.array(budgets), exact) == len(wanted)
+
+
 def test_the_lower_index_wins_ties():
     assert budget.argmax(np.ones((1, 4)), 2, exact=False).tolist() == [[True, True, False, False]]
     assert budget.argmax(np.array([[0.0, 3, 1, 3, 3]]), 2, exact=True).tolist() == [[False, True, False, True, False]]
@@ -101,6 +122,9 @@ def test_large(m, exact):
         (lambda: budget.topk(np.zeros((2, 3)), 1, 4, exact=False), r"budget is 4, expected in 0\.\.3"),
         (lambda: budget.topk(np.zeros((2, 3)), 0, 1, exact=False), "k is 0"),
         (lambda: budget.argmax(np.zeros(3), 1, exact=True), r"scores has shape \(3,\)"),
+        (lambda: budget.argmax(np.zeros((2, 3)), np.array([1, 4]), exact=True), r"budget is 4, expected in 0\.\.3"),
+        (lambda: budget.topk(np.zeros((2, 3)), 1, np.array([1]), exact=True), r"budget has dtype int64 and shape \(1,"),
+        (lambda: budget.cardinality(3, np.array([0.5]), exact=True), "budget has dtype float64"),
         (lambda: budget.enumerate(3, 4, exact=True), "budget is 4"),
         (lambda: budget.cardinality(3, -1, exact=True), "budget is -1"),
         (lambda: budget.cardinality(0, 0, exact=True), "n is 0"),

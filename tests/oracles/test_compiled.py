@@ -42,6 +42,14 @@ def test_bits_and_budgets(kind):
                 for exact in (False, True):
                     got = ask(budget.compiled(n, m, exact), x, [], 0)[1]
                     np.testing.assert_array_equal(got, budget.argmax(x[None], m, exact)[0])
+                    # the same from what each row says of the numbers of ones
+                    allowed = np.arange(n + 1) == m if exact else np.arange(n + 1) <= m
+                    extra, oracle = np.where(allowed, 0.0, -np.inf), budget.compiled(n, None, exact)
+                    _, v, more = ask(oracle, x, extra, 0)
+                    np.testing.assert_array_equal(v, got)
+                    assert more.tolist() == [0, 0]
+                    if m < n:
+                        assert ask(oracle, x, extra, 0, describe=True, v=np.ones(n))[2].tolist() == [-np.inf, 0]
             v = (x > 0).astype(float)
             for oracle in (bits.compiled(n), budget.compiled(n, n, False)):
                 np.testing.assert_array_equal(ask(oracle, x, [], 0, describe=True, v=v)[1], v)
