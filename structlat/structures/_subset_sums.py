@@ -33,10 +33,12 @@ def size_sums(scores: Tensor, most: int) -> list[Tensor]:
 
 def _convolved(left: Tensor, right: Tensor, most: int) -> Tensor:
     """Sums of sizes m from those of two halves [..., p]: log of sum_j exp(left[j] + right[m - j]), m <= ``most``."""
-    last = left.shape[-1] - 1
-    largest = min(2 * last, most)
-    windows = torch.nn.functional.pad(right, (last, largest - last), value=-torch.inf).unfold(-1, last + 1, 1)
-    return logsumexp(left.flip(-1).unsqueeze(-2) + windows, -1)
+    sizes = left.shape[-1]
+    share = torch.arange(sizes, device=left.device)
+    rest = torch.arange(min(2 * sizes - 2, most) + 1, device=left.device).unsqueeze(-1) - share
+    rest = torch.where((rest < 0) | (rest > sizes), sizes, rest)
+    there = torch.nn.functional.pad(right, (0, 1), value=-torch.inf).index_select(-1, rest.flatten())
+    return logsumexp(left.unsqueeze(-2) + there.unflatten(-1, rest.shape), -1)
 
 
 def draw_subsets(levels: list[Tensor], size: Tensor, n: int, generator: torch.Generator | None) -> Tensor:

@@ -125,7 +125,9 @@ class BudgetBitVector(Tractable):
         sums = sums.squeeze(1)
         if not isinstance(self.budget, int):
             return sums + (extra or self.own_extra)[0][..., : sums.shape[-1]]
-        return sums[..., self.budget :] if self.exact else sums
+        if not self.exact:
+            return sums
+        return torch.where(torch.arange(self.budget + 1, device=sums.device) == self.budget, sums, -torch.inf)
 
     def _budgets(self, extra: tuple[Tensor, ...]) -> int | npt.NDArray[Any]:
         if isinstance(self.budget, int):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from structlat.errors import check_count
 from structlat.problem import make_problem
 from structlat.structures._lengths import checked_lengths
 from structlat.structures.matching import BipartiteMatching
@@ -22,8 +23,8 @@ class Permutation(BipartiteMatching):
     """
 
     def __init__(self, n: int) -> None:
-        super().__init__(n, n)
-        self.n = self.rows
+        self.n = check_count("n", n)
+        super().__init__(self.n, self.n)
 
     def mask(self, scores: Tensor, lengths: Tensor) -> Tensor:  # type: ignore[override]  # a length for both sides
         """Scores under which a padded batch gives what each example gives alone.

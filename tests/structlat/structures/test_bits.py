@@ -2,6 +2,7 @@ import pytest
 import torch
 
 import structlat as sl
+from tests.structlat.structures.padding import check_padded
 from tests.structure_tests import StructureTests
 
 
@@ -98,3 +99,41 @@ def test_settings_belong_to_the_instance():
     assert sl.sparsemap(plain, x).mean.tolist() == [0, 0, 0]
     assert sl.sparsemap(symmetric, x).mean.tolist() == [0.5, 0.5, 0.5]
     assert plain.symmetric is False
+
+
+def test_a_padded_batch_is_each_example_alone(generator):
+    space, lengths = sl.BitVector(5), torch.tensor([5, 1, 3])
+    x = torch.randn(3, 5, generator=generator, dtype=torch.float64)
+    check_padded(
+        generator,
+        space,
+        [x],
+        lambda y: [space.mask(y, lengths)],
+        lambda row: sl.BitVector(int(lengths[row])),
+        lambda row, y, n: y[row, : lengths[row]],
+    )
+    assert (sl.sparsemap(space, space.mask(x, torch.tensor(0))).mean == 0).all()
+
+
+def test_what_mask_refuses():
+    space = sl.BitVector(4)
+    for x, lengths, text in (
+        (torch.zeros(2, 4), torch.tensor([5, 1]), r"lengths: outside 0\.\.4 in row 0 \(1 of 2\)"),
+        (torch.zeros(2, 4), torch.ones(2), r"lengths: got torch.float32"),
+        (torch.zeros(2, 4), torch.ones(3, dtype=torch.int64), r"lengths: got shape \(3,\)"),
+        (torch.zeros(2, 3), torch.tensor(1), r"scores: got shape \(2, 3\)"),
+    ):
+        with pytest.raises(sl.ArgumentError, match=text):
+            space.mask(x, lengths)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e3, 1e6])
+def test_sums_of_many_bits_are_those_of_independent_ones(generator, scale):
+    x = (scale * torch.randn(3, 200, generator=generator, dtype=torch.float64)).requires_grad_()
+    total = sl.BitVector(200).log_partition(x)
+    want = (x.clamp(min=0) + (-x.abs()).exp().log1p()).sum(-1)
+    torch.testing.assert_close(total, want, rtol=1e-14, atol=1e-13)
+    (slope,) = torch.autograd.grad(total.sum(), x, create_graph=True)
+    torch.testing.assert_close(slope, x.sigmoid(), rtol=1e-14, atol=0)
+    (curvature,) = torch.autograd.grad(slope.sum(), x)
+    torch.testing.assert_close(curvature, x.sigmoid() * (-x).sigmoid(), rtol=1e-13, atol=1e-300)

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 import structlat as sl
+from tests.structlat.structures.padding import check_padded
 from tests.structure_tests import StructureTests
 
 
@@ -39,3 +40,30 @@ def test_contains():
 def test_size_is_checked(n):
     with pytest.raises(sl.ArgumentError, match="n: got"):
         sl.Categorical(n)
+
+
+def test_a_padded_batch_is_each_example_alone(generator):
+    space, lengths = sl.Categorical(5), torch.tensor([5, 1, 3])
+    x = torch.randn(3, 5, generator=generator, dtype=torch.float64)
+    check_padded(
+        generator,
+        space,
+        [x],
+        lambda y: [space.mask(y, lengths)],
+        lambda row: sl.Categorical(int(lengths[row])),
+        lambda row, y, n: y[row, : lengths[row]],
+    )
+
+
+def test_nothing_is_no_choice():
+    with pytest.raises(sl.ArgumentError, match=r"lengths: outside 1\.\.5 in row 1 \(1 of 2\)"):
+        sl.Categorical(5).mask(torch.zeros(2, 5), torch.tensor([5, 0]))
+
+
+def test_the_slope_of_an_infeasible_row_is_zero():
+    for n in (1, 4):
+        x = torch.full((2, n), -torch.inf, dtype=torch.float64, requires_grad=True)
+        total = sl.Categorical(n).log_partition(x)
+        assert torch.isneginf(total).all()
+        (slope,) = torch.autograd.grad(total.sum(), x)
+        assert (slope == 0).all()

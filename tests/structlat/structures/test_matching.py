@@ -5,6 +5,7 @@ import torch
 
 import structlat as sl
 from tests.judge import enumerated_sparsemap
+from tests.structlat.structures.padding import check_padded
 from tests.structure_tests import StructureTests
 
 
@@ -62,3 +63,74 @@ def test_jacobian_at_zero_scores_is_not_a_kink():
     centring = torch.eye(3, dtype=torch.float64) - 1 / 3
     torch.testing.assert_close(jacobian.reshape(9, 9), torch.kron(centring, centring), atol=1e-9, rtol=0)
     assert (enumerated_sparsemap(sl.BipartiteMatching(3, 3), x) - 1 / 3).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("partial", "rows", "cols"),
+    [
+        (False, [4, 2, 1, 0], [5, 3, 2, 1]),  # the columns are the longer side, of the examples as of the padding
+        (False, [4, 3, 3, 1], [4, 4, 5, 2]),
+        (True, [4, 2, 3, 0], [5, 1, 4, 2]),
+    ],
+)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_padded_batch_is_each_example_alone(generator, partial, rows, cols, transposed):
+    x = torch.randn(4, 4, 5, generator=generator, dtype=torch.float64)
+    if transposed:
+        x, rows, cols = x.mT, cols, rows
+    space = sl.BipartiteMatching(*x.shape[1:], partial=partial)
+    # an example without rows or columns has nothing to be compared with
+    keep = [i for i in range(4) if rows[i] and cols[i]]
+    x, rows, cols = x[keep], torch.tensor(rows)[keep], torch.tensor(cols)[keep]
+    check_padded(
+        generator,
+        space,
+        [x],
+        lambda y: [space.mask(y, rows, cols)],
+        lambda row: sl.BipartiteMatching(int(rows[row]), int(cols[row]), partial=partial),
+        lambda row, y, n: y[row, : rows[row], : cols[row]],
+    )
+    z = sl.argmax(space, space.mask(x, rows, cols))
+    small = [sl.BipartiteMatching(int(r), int(c), partial=partial) for r, c in zip(rows, cols, strict=True)]
+    for i, one in enumerate(small):
+        own = sl.argmax(one, x[i, : one.rows, : one.cols])
+        assert z[i, : one.rows].tolist() == own.tolist()
+        padding = range(space.rows - one.rows)
+        assert z[i, one.rows :].tolist() == [
+            -1 if partial or one.cols + j >= space.cols else one.cols + j for j in padding
+        ]
+
+
+def test_lengths_default_to_no_padding(generator):
+    x = torch.randn(2, 3, 4, generator=generator)
+    space = sl.BipartiteMatching(3, 4)
+    assert torch.equal(space.mask(x), x)
+    assert torch.equal(space.mask(x, cols=torch.tensor([4, 4])), x)
+    empty = space.mask(x, torch.tensor(0), torch.tensor(0))
+    assert torch.equal(sl.argmax(space, empty), torch.tensor([[0, 1, 2], [0, 1, 2]]))
+
+
+def test_padding_that_would_leave_real_pairs_out_is_refused():
+    """Two rows and no column of padding for an example with more columns than rows."""
+    for space, sizes, text in (
+        (sl.BipartiteMatching(4, 4), ([4, 2], [4, 3]), r"rows, cols: in row 1 \(1 of 2\) the longer side"),
+        (sl.BipartiteMatching(3, 5), ([3, 3], [2, 5]), r"rows, cols: in row 0 \(1 of 2\) .* of 3 x 5 .*partial=True"),
+    ):
+        x = torch.zeros(2, *space.shape)
+        with pytest.raises(sl.ArgumentError, match=text):
+            space.mask(x, *map(torch.tensor, sizes))
+        partial = sl.BipartiteMatching(space.rows, space.cols, partial=True)
+        assert partial.mask(x, *map(torch.tensor, sizes)).shape == x.shape
+    for lengths, text in (
+        ({"rows": torch.tensor([4])}, r"rows: outside 0\.\.3"),
+        ({"cols": torch.tensor([1.0])}, r"cols: got torch.float32"),
+    ):
+        with pytest.raises(sl.ArgumentError, match=text):
+            sl.BipartiteMatching(3, 3).mask(torch.zeros(1, 3, 3), **lengths)
+
+
+def test_sums_are_refused_with_the_reason():
+    with pytest.raises(
+        NotImplementedError, match=r"for its log-partition is a permanent, #P-hard to compute \(Valiant"
+    ):
+        sl.BipartiteMatching(2, 2).log_partition(torch.zeros(2, 2))
