@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from oracles import _inside, _kbest, _threads
-from oracles._arrays import Bools, Floats, Ints, as_count, as_scores, leading
+from oracles._arrays import Bools, Floats, Ints, as_count, as_scores, canonical, leading
 from oracles._jit import kernel
 from oracles.compiled import Compiled, address, carray, pointer
 
@@ -200,7 +200,7 @@ def sample(
     [count, B, P + Q] bool
     """
     first, more = _canonical(graph, scores, extra)
-    chance = as_scores("uniform", uniform, "count, B, longest") if np.size(uniform) else np.asarray(uniform, np.float64)
+    chance = canonical(np.asarray(uniform))
     if chance.ndim != 3 or chance.shape[1:] != (len(first), graph.longest):
         raise ValueError(f"uniform has shape {chance.shape}, expected [count, {len(first)}, {graph.longest}]")
     out = np.zeros((len(chance), len(first), graph.parts), np.bool_)

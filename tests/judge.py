@@ -163,15 +163,32 @@ def finite_difference(structure, scores, extra=(), gamma=1.0, step=1e-5):
     return torch.stack(columns, -1)
 
 
-def plain_score(structure, z, scores, extra):
-    """Scores of z by a plain loop in Python floats, part by part: what the vectorized ``score`` is held against."""
+def plain_score(structure, z, scores, extra, used_extra=None):
+    """Scores of z by a plain loop in Python floats, part by part: what the vectorized ``score`` is held against.
+
+    ``used_extra(structure, z)`` lists the indices that z uses of each of the extra scores.
+    """
     total = 0.0
     if isinstance(structure, sl.Categorical):
         return float(scores[int(z)])
     if isinstance(structure, (sl.BitVector, sl.BudgetBitVector)):
-        return sum((float(s) for s, on in zip(scores, z, strict=True) if on), total)
-    if isinstance(structure, sl.BipartiteMatching):
-        return sum((float(scores[r, c]) for r, c in enumerate(z.tolist()) if c >= 0), total)
-    labels = z.tolist()
-    total = sum(float(scores[t, i]) for t, i in enumerate(labels))
-    return total + sum(float(extra[0][t, i, j]) for t, (i, j) in enumerate(itertools.pairwise(labels)))
+        total = sum((float(s) for s, on in zip(scores, z, strict=True) if on), total)
+    elif isinstance(structure, sl.BipartiteMatching):
+        total = sum((float(scores[r, c]) for r, c in enumerate(z.tolist()) if c >= 0), total)
+    elif isinstance(structure, sl.LinearChain):
+        labels = z.tolist()
+        total = sum(float(scores[t, i]) for t, i in enumerate(labels))
+        return total + sum(float(extra[0][t, i, j]) for t, (i, j) in enumerate(itertools.pairwise(labels)))
+    else:
+        total = sum((float(scores[tuple(part)]) for part in torch.nonzero(structure.vertex(z)).tolist()), total)
+    if extra:
+        for x, parts in zip(extra, used_extra(structure, z), strict=True):
+            total += sum(float(x[part]) for part in parts)
+    return total
+
+
+def softmax(structure, inputs):
+    """Log-partition [B] and probabilities [B, |Z|] over every structure, and the structures themselves."""
+    every = structure.enumerate()
+    s = structure.score(every.unsqueeze(0), *(x.unsqueeze(1) for x in inputs))
+    return torch.logsumexp(s, -1), torch.softmax(s, -1), every

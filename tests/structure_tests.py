@@ -1,7 +1,8 @@
 """StructureTests: what every latent space is held to. A space's test file inherits it and names its cases.
 
 ``cases``: small instances, few enough structures to enumerate. ``counts``: how many structures each has, from a
-formula.
+formula. ``used_extra(structure, z)``, where there are extra scores: which of each of them z uses, as lists of indices.
+Tests of softmax over all structures are in ``softmax_tests.py``.
 """
 
 from __future__ import annotations
@@ -15,18 +16,29 @@ from torch.autograd import gradcheck, gradgradcheck
 import structlat as sl
 from structlat.map_oracle import ask_argmax
 from structlat.structure import Structure
+from structlat.tractable import Tractable
 from tests.judge import SCALES, draw, enumerated_sparsemap, finite_difference, forbid, plain_score
+from tests.softmax_tests import SoftmaxTests
 
 KINDS = ("normal", "integer", "equal", "base")
 
 
-class StructureTests:
+class StructureTests(SoftmaxTests):
     cases: tuple[Structure, ...] = ()
     counts: tuple[int, ...] = ()
+
+    @staticmethod
+    def used_extra(structure, z):
+        """Which of each of the extra scores z uses."""
+        return []
 
     def pytest_generate_tests(self, metafunc):
         if "structure" in metafunc.fixturenames:
             metafunc.parametrize("structure", metafunc.cls.cases, ids=repr)
+        for name, wanted in (("tractable", True), ("intractable", False)):
+            if name in metafunc.fixturenames:
+                cases = [case for case in metafunc.cls.cases if isinstance(case, Tractable) == wanted]
+                metafunc.parametrize(name, cases, ids=repr)
 
     # Enumeration.
 
@@ -70,8 +82,8 @@ class StructureTests:
             z = sl.argmax(structure, *inputs)
             for row in range(6):
                 one = [x[row] for x in inputs]
-                best = max(plain_score(structure, other, one[0], one[1:]) for other in every)
-                assert plain_score(structure, z[row], one[0], one[1:]) == pytest.approx(
+                best = max(plain_score(structure, other, one[0], one[1:], self.used_extra) for other in every)
+                assert plain_score(structure, z[row], one[0], one[1:], self.used_extra) == pytest.approx(
                     best, rel=1e-12, abs=1e-11 * scale
                 )
 
@@ -81,7 +93,9 @@ class StructureTests:
         got = structure.score(every.unsqueeze(0), *(x.unsqueeze(1) for x in inputs))
         for row in range(2):
             one = [x[row] for x in inputs]
-            want = torch.tensor([plain_score(structure, z, one[0], one[1:]) for z in every], dtype=torch.float64)
+            want = torch.tensor(
+                [plain_score(structure, z, one[0], one[1:], self.used_extra) for z in every], dtype=torch.float64
+            )
             torch.testing.assert_close(got[row], want, rtol=1e-12, atol=1e-12)
 
     @pytest.mark.parametrize("kind", KINDS)
@@ -97,6 +111,14 @@ class StructureTests:
             ):
                 z, valid = structure.topk(*inputs, k=k)
                 self._judge_topk(structure, inputs, z, valid, k)
+
+    def test_a_smaller_k_is_a_prefix(self, structure, generator):
+        inputs = forbid(structure, draw(structure, generator, 3), generator)
+        most, valid = structure.topk(*inputs, k=9)
+        for k in range(1, 9):
+            fewer, there = structure.topk(*inputs, k=k)
+            assert torch.equal(there, valid[:, :k])
+            assert torch.equal(fewer[there], most[:, :k][there])
 
     @staticmethod
     def _judge_topk(structure, inputs, z, valid, k):

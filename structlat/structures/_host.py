@@ -23,7 +23,8 @@ def joined(extra: Sequence[Tensor], rows: int) -> npt.NDArray[np.float64]:
     """Extra scores [B, *extra_shape] on the host, one after the other: [B, Q], or [1, Q] where all rows share all."""
     shared = all(x.stride(0) == 0 or len(x) == 1 for x in extra)
     count = 1 if shared else rows
-    flat = [to_numpy(x[:1] if shared else x.expand(rows, *x.shape[1:])).reshape(count, -1) for x in extra]
+    several = (x[:1] if shared else x.expand(rows, *x.shape[1:]) for x in extra)
+    flat = [to_numpy(x).reshape(count, x.shape[1:].numel()) for x in several]
     return (
         np.concatenate(flat, axis=1) if len(flat) > 1 else np.ascontiguousarray(flat[0]) if flat else np.empty((1, 0))
     )

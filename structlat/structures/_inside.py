@@ -28,7 +28,7 @@ class Inside:
     def log_partition(self, scores: Tensor, extra: Tensor | None) -> Tensor:
         """The log-sum-exp over all derivations, [B], for scores [P, B] and extra [Q, B or 1]."""
         weights = _gathered(scores, self.own)
-        if extra is not None and len(self.other):
+        if extra is not None:
             weights = weights + _gathered(extra, self.other)
         values: list[Tensor] = []
         zero = torch.zeros_like(scores[:1]) if len(scores) else torch.zeros_like(weights[:1])
@@ -40,7 +40,7 @@ class Inside:
                     if used:
                         x = x + below.index_select(0, at)
             count = layer.nodes[1] - layer.nodes[0]
-            values.append(logsumexp(x.reshape(count, -1, x.shape[-1]), 1))
+            values.append(logsumexp(x.reshape(count, len(x) // count, x.shape[-1]), 1))
         return values[-1].squeeze(0)
 
 
@@ -57,17 +57,20 @@ def logsumexp(x: Tensor, dim: int) -> Tensor:
 
 def _gathered(x: Tensor, table: Tensor) -> Tensor:
     """Sums over m of x [P, B] at ``table`` [m, E], P standing for zero: [E, B]."""
-    x = torch.cat([x, torch.zeros_like(x[:1]) if len(x) else x.new_zeros(1, *x.shape[1:])])
-    total = x.new_zeros(table.shape[1], *x.shape[1:]) if not len(table) else None
-    for index in table.to(x.device):
-        picked = x.index_select(0, index)
-        total = picked if total is None else total + picked
-    assert total is not None
+    x = torch.cat([x, x.new_zeros(1, *x.shape[1:])])
+    first, *others = table.to(x.device)
+    total = x.index_select(0, first)
+    for index in others:
+        total = total + x.index_select(0, index)
     return total
 
 
 def _compact(table: Tensor, none: int) -> Tensor:
-    """The table [E, m] of part numbers with those that name a part first, [m', E], m' as small as it can be."""
+    """The table [E, m] of part numbers with those that name a part first, [m', E], m' as small as it can be.
+
+    At least one: what uses no part at all keeps the graph of the scores.
+    """
     ordered = table.sort(dim=1).values  # ``none`` is the largest number
     width = int((ordered < none).sum(1).max()) if ordered.numel() else 0
-    return ordered[:, :width].T.contiguous()
+    missing = torch.full((len(table), max(1 - width, 0)), none)
+    return torch.cat([ordered[:, :width], missing], 1).T.contiguous()

@@ -170,7 +170,7 @@ def _flat(
 
 
 def _host(scores: Tensor, extra: tuple[Tensor, ...]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    return to_numpy(scores).reshape(len(scores), -1), joined(extra, len(scores))
+    return to_numpy(scores).reshape(len(scores), scores.shape[1:].numel()), joined(extra, len(scores))
 
 
 def _extra_fake(z: Tensor, handle: str) -> Tensor:
