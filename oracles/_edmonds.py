@@ -139,8 +139,8 @@ def _rank(scores: Floats, single: bool, out: Ints) -> int:
             break
         if nodes + n > room:
             room = 2 * (nodes + n)
-            heads, banned = _longer(heads, room), _longer(banned, room)
-            first, cost, heap = _longer(first, room), _longer(cost, room), _longer(heap, room)
+            heads, banned = longer(heads, room), longer(banned, room)
+            first, cost, heap = longer(first, room), longer(cost, room), longer(heap, room)
         allowed[:] = scores
         for m in range(n):
             own = heads[node, m]
@@ -159,7 +159,7 @@ def _rank(scores: Floats, single: bool, out: Ints) -> int:
 
 
 @kernel
-def _longer(array: np.ndarray, room: int) -> np.ndarray:
+def longer(array: np.ndarray, room: int) -> np.ndarray:
     """The same rows, and room for more."""
     longer = np.empty((room, *array.shape[1:]), array.dtype)
     longer[: len(array)] = array
