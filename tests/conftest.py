@@ -9,6 +9,11 @@ matplotlib.use("Agg")
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items):
+    """A test class without a case for a test (log-partitions of what has none) leaves it out, instead of skipping it."""
+    items[:] = [item for item in items if "NOTSET" not in item.name]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _warm_kernels():
     import structlat as sl

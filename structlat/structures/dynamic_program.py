@@ -116,12 +116,10 @@ class DynamicProgram(Tractable):
             return total
         event = torch.Size(self.event_shape)
         lead = z.shape[: z.ndim - len(event)]
-        used = _extra_parts(z.detach().reshape(lead.numel(), *event), self.handle).reshape(*lead, -1)
-        start = 0
-        for x, shape in zip(extra, self.extra_shapes, strict=True):
-            size = torch.Size(shape).numel()
-            on = used[..., start : start + size].reshape(*lead, *shape)
-            start += size
+        sizes = [torch.Size(shape).numel() for shape in self.extra_shapes]
+        used = _extra_parts(z.detach().reshape(lead.numel(), *event), self.handle).split(sizes, -1)
+        for x, shape, part in zip(extra, self.extra_shapes, used, strict=True):
+            on = part.reshape(*lead, *shape)
             # selected, not multiplied: 0 * -inf is NaN
             total = total + torch.where(on, x, 0).flatten(start_dim=-len(shape)).sum(-1)
         return total
