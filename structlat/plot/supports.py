@@ -1,24 +1,25 @@
-"""Pictures of a support: its structures as images."""
+"""Pictures of a support: its structures, each in the way of its space."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from structlat.distribution import SparseDistribution
 from structlat.errors import ArgumentError
 from structlat.plot.backend import pyplot
-from structlat.structure import Structure
+from structlat.plot.drawings import draw_named, size
+from structlat.plot.drawings.base import bare
+from structlat.plot.drawings.images import draw_image, image_shape, image_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-COLUMNS = 6  # structures side by side, where they are not strips
-STRIP = 5  # an image this many times wider than high is a strip: strips are stacked
+COLUMNS = 6  # structures side by side
+PAGE = 9.0  # inches that they take side by side at most, unless a single one takes more
 
 
 def distribution(
@@ -27,8 +28,10 @@ def distribution(
     shape: tuple[int, int] | None = None,
     limit: int = 12,
     axes: Sequence[Axes] | None = None,
+    names: Sequence[str] | None = None,
+    labels: Sequence[str] | None = None,
 ) -> Figure | SubFigure:
-    """Draw the support of one row: its structures as images of their vertices, most probable first.
+    """Draw the support of one row: each structure as ``plot.structure`` does, most probable first.
 
     Parameters
     ----------
@@ -36,12 +39,15 @@ def distribution(
     row : int
         Which row of the flattened batch.
     shape : tuple of two ints, optional
-        Height and width of the image of a vertex. Default: the shape of the scores, with one dimension as a strip.
+        Draw images of the vertices, of this height and width. Default: the drawing of the space; where it has none,
+        images in the shape of the scores, with one dimension as a strip.
     limit : int
         Draw the most probable ones, at most so many; what is left out is said in words.
     axes : sequence of matplotlib Axes, optional
         One a structure, in the order of probability; left over axes are switched off, and ``limit`` falls to their
         number. Default: those of a new figure.
+    names, labels : sequence of str, optional
+        As in ``plot.structure``.
 
     Returns
     -------
@@ -51,19 +57,27 @@ def distribution(
     Raises
     ------
     ArgumentError
-        A ``row``, ``shape``, ``limit`` or ``axes`` that does not fit.
+        A ``row``, ``shape``, ``limit``, ``axes``, ``names`` or ``labels`` that does not fit.
     """
     z, probs = _most_probable_first(post, row)
-    height, width = _image_shape(post.structure, shape)
+    space = post.structure
+    if shape is not None:
+        image_shape(space, shape)
+        for name, given in (("names", names), ("labels", labels)):
+            if given is not None:
+                raise ArgumentError(f"{name}: got {given!r} beside a shape; images of vertices have no place for them")
     for name, count in (("limit", limit), ("axes", 1 if axes is None else len(axes))):
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise ArgumentError(f"{name}: got {count!r}; expected a number of at least 1 of structures to draw")
     shown = min(len(probs), limit, limit if axes is None else len(axes))
     if axes is None:
-        axes = _new_axes(shown, height, width)
-    images = post.structure.vertex(z[:shown]).reshape(shown, height, width)
-    for ax, image, p in zip(axes, images, probs, strict=False):
-        _draw_image(ax, image)
+        axes = _new_axes(shown, *(size(space, names, labels) if shape is None else image_size(*shape)))
+    for ax, one, p in zip(axes, z[:shown], probs, strict=False):
+        if shape is None:
+            draw_named(space, one, ax, names=names, labels=labels)
+        else:
+            bare(ax)
+            draw_image(ax, space.vertex(one).reshape(shape))
         ax.set_title(f"{p:.3f}", fontsize="medium")
     for ax in axes[shown:]:
         ax.set_axis_off()
@@ -84,34 +98,9 @@ def _most_probable_first(post: SparseDistribution, row: int) -> tuple[Tensor, Te
     return z[order], probs[order]
 
 
-def _image_shape(structure: Structure, shape: tuple[int, int] | None) -> tuple[int, int]:
-    """Height and width of the image of a vertex."""
-    own = torch.Size(structure.shape)
-    if shape is None:
-        if len(own) > 2:
-            raise ArgumentError(f"shape: got None; expected a height and a width for vertices of shape {tuple(own)}")
-        height, width = (1, 1, *own)[-2:]
-        return height, width
-    if len(shape) != 2 or min(shape) < 1 or shape[0] * shape[1] != own.numel():
-        raise ArgumentError(
-            f"shape: got {tuple(shape)!r}; expected a height and a width whose product is {own.numel()}, "
-            f"for vertices of shape {tuple(own)}"
-        )
-    return shape
-
-
-def _new_axes(count: int, height: int, width: int) -> list[Axes]:
-    """Axes for ``count`` images: strips one below the other, anything else side by side."""
-    columns = 1 if width >= STRIP * height else min(count, COLUMNS)
+def _new_axes(count: int, width: float, height: float) -> list[Axes]:
+    """Axes of this size, in inches, for ``count`` structures: as many side by side as fit on a page."""
+    columns = min(count, COLUMNS, max(int(PAGE / width), 1))
     lines = -(-count // columns)
-    across = 6.0 if columns == 1 else 1.5 * columns
-    tall = max(across / columns * height / width, 0.2) + 0.4
-    figure = pyplot().figure(figsize=(across, lines * tall), layout="constrained")
+    figure = pyplot().figure(figsize=(columns * (width + 0.15), lines * (height + 0.4)), layout="constrained")
     return list(figure.subplots(lines, columns, squeeze=False).flat)
-
-
-def _draw_image(ax: Axes, image: Tensor) -> None:
-    """One vertex: dark where a part is on, with a frame, without ticks."""
-    ax.imshow(image.to(torch.float64).numpy(), cmap="Blues", vmin=0, vmax=1.25, interpolation="nearest")
-    ax.set_xticks([])
-    ax.set_yticks([])
