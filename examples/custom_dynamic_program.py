@@ -107,7 +107,7 @@ def picture(strand: str, space: Folding, scores: Tensor, post: sl.SparseDistribu
     """The marginals under softmax and under SparseMAP, and the most probable foldings of the latter."""
     shown = min(int(post.support_size), 4)
     figure = Figure(figsize=(11, 5.6), layout="constrained")
-    above, below = figure.subfigures(2, 1)
+    (above,), (below,) = figure.subfigures(2, 1, squeeze=False)
     left, right = above.subplots(1, 2)
     draw_arcs(left, strand, space.marginals(scores), "Marginals of softmax: every folding has some probability")
     draw_arcs(right, strand, post.marginals, f"Marginals of SparseMAP, of {int(post.support_size)} foldings")

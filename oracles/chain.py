@@ -1,15 +1,15 @@
 """Oracles for a first-order linear chain: T labels out of S, scored one by one and in neighbouring pairs.
 
-MAP is Viterbi's algorithm (Viterbi 1967), O(T S^2) a row. The k best keep k ranked prefixes for each label
-and merge the S sorted lists of a step by scanning their heads, O(T S k S) a row (k-best Viterbi: Seshadri
-and Sundberg 1994). Ties: the lower previous label. transition[b, t, i, j] scores label i at t followed by j
-at t + 1; it may be anything that broadcasts to [B, T-1, S, S], and is never copied along a batch dimension
-it was broadcast over.
+MAP is Viterbi's algorithm (Viterbi 1967), O(T S^2) a row, in a kernel that compares several labels at a time. The
+k best are those of the chain's hypergraph. Ties: the lower previous label. transition[b, t, i, j] scores label i
+at t followed by j at t + 1; it may be anything that broadcasts to [B, T-1, S, S], and is never copied along a batch
+dimension it was broadcast over.
 """
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Iterator
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,11 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from oracles import _threads
-from oracles._arrays import Bools, Floats, Ints, as_count, as_scores, best_first, canonical, real, refuse_nan
+from oracles import _threads, hypergraph
+from oracles._arrays import Bools, Floats, Ints, as_count, as_scores, canonical, real, refuse_nan
 from oracles._jit import kernel
 from oracles.compiled import Compiled, address, carray
+from oracles.hypergraph import Hypergraph
 
 
 def argmax(unary: npt.ArrayLike, transition: npt.ArrayLike) -> Ints:
@@ -48,22 +49,30 @@ def topk(unary: npt.ArrayLike, transition: npt.ArrayLike, k: int) -> tuple[Ints,
     valid : [B, k] bool, the leading min(k, number of feasible labellings); all False for an infeasible row
     """
     nodes, edges = _canonical(unary, transition)
-    k = as_count("k", k)
-    batch, length, _ = nodes.shape
-    labels, count = np.zeros((batch, k, length), np.int64), np.empty(batch, np.int64)
-    _k_best(nodes, edges, labels, count)
-    labels, valid, _ = best_first(labels, scores_of(labels, nodes, edges), count)
-    return labels, valid
+    batch, length, states = nodes.shape
+    scores, extra = nodes.reshape(batch, length * states), edges.reshape(len(edges), (length - 1) * states * states)
+    used, valid = hypergraph.topk(graph(length, states), scores, extra, k=k)
+    return used[..., : length * states].reshape(batch, used.shape[1], length, states).argmax(axis=3), valid
 
 
-def scores_of(labels: Ints, unary: Floats, transition: Floats) -> Floats:
-    """The score of each labelling [B, k, T], with unary and transition as from `_canonical`: [B, k]."""
-    batch, _, length = labels.shape
-    rows, steps = np.arange(batch)[:, None, None], np.arange(length)
-    edges = np.broadcast_to(transition, (batch, *transition.shape[1:]))
-    total: Floats = unary[rows, steps, labels].sum(axis=2)
-    total += edges[rows, steps[:-1], labels[..., :-1], labels[..., 1:]].sum(axis=2)
-    return total
+def hyperedges(length: int, states: int) -> Iterator[tuple[Any, ...]]:
+    """A node for each label at each position, built from each label before; parts by index, as for `by_index`."""
+    for t in range(length):
+        for j in range(states):
+            if t == 0:
+                yield (t, j), (), [(t, j)]
+            for i in range(states if t else 0):
+                yield (t, j), [(t - 1, i)], [(t, j)], [(t - 1, i, j)]
+    for j in range(states):
+        yield "end", [(length - 1, j)], []
+
+
+@cache
+def graph(length: int, states: int) -> Hypergraph:
+    """The chain's hypergraph; its parts are the labels [T, S], then the transitions [T-1, S, S]."""
+    shapes = [(length, states), (length - 1, states, states)]
+    parts = length * states + (length - 1) * states * states
+    return Hypergraph(hypergraph.by_index(hyperedges(length, states), shapes), parts)
 
 
 def extra_scores(labels: Ints, transition: Floats) -> Floats:
@@ -254,55 +263,3 @@ def _describe_path(labels: Ints, arcs: Floats, v: Floats, more: Any) -> None:
     for t in range(labels.shape[0]):
         v[t, labels[t]] = 1.0
     more[0], more[1] = _sums(labels, arcs, v.shape[1])
-
-
-@kernel
-def _merge(lists: Floats, bonus: Floats, out: Floats, code: Ints, head: Ints, front: Floats) -> None:
-    """The k best of S decreasing lists [S, k], `bonus[i]` added to list i: `out` values, `code` i * k + rank.
-
-    Lists end at k or at -inf. `head` and `front` are scratch: each list's next rank and its value.
-    """
-    states, k = lists.shape
-    for i in range(states):
-        head[i], front[i] = 0, lists[i, 0] + bonus[i]
-    for rank in range(k):
-        best = 0
-        for i in range(1, states):
-            if front[i] > front[best]:
-                best = i
-        out[rank], code[rank] = front[best], best * k + head[best]
-        if front[best] == -np.inf:
-            break
-        head[best] += 1
-        front[best] = lists[best, head[best]] + bonus[best] if head[best] < k else -np.inf
-
-
-@kernel
-def _k_best(unary: Floats, transition: Floats, labels: Ints, count: Ints) -> None:
-    batch, length, states = unary.shape
-    k = labels.shape[1]
-    lists, ahead = np.empty((states, k)), np.empty((states, k))
-    final, bonus, front = np.empty(k), np.empty(states), np.empty(states)
-    back, last = np.empty((length, states, k), np.int64), np.empty(k, np.int64)
-    head = np.empty(states, np.int64)
-    for b in range(batch):
-        u = b if transition.shape[0] > 1 else 0
-        lists[:] = -np.inf
-        for j in range(states):
-            lists[j, 0] = unary[b, 0, j]
-        for t in range(1, length):
-            for j in range(states):
-                for i in range(states):
-                    bonus[i] = transition[u, t - 1, i, j] + unary[b, t, j]
-                _merge(lists, bonus, ahead[j], back[t, j], head, front)
-            lists, ahead = ahead, lists
-        bonus[:] = 0.0
-        _merge(lists, bonus, final, last, head, front)
-        count[b] = 0
-        while count[b] < k and final[count[b]] > -np.inf:
-            code = last[count[b]]
-            for t in range(length - 1, -1, -1):
-                label, rank = code // k, code % k
-                labels[b, count[b], t] = label
-                code = back[t, label, rank]
-            count[b] += 1

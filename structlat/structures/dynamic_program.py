@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
@@ -51,9 +51,8 @@ class DynamicProgram(Tractable):
     def graph(self) -> Hypergraph:
         """The hypergraph, pruned and in order; its parts are those of ``scores``, then those of the extra scores."""
         shapes = [torch.Size(self.shape), *(torch.Size(s) for s in self.extra_shapes)]
-        starts = np.cumsum([0, *(s.numel() for s in shapes)]).tolist()
         try:
-            return Hypergraph(_flat(self.hyperedges(), shapes, starts), starts[-1])
+            return Hypergraph(hypergraph.by_index(self.hyperedges(), shapes), sum(s.numel() for s in shapes))
         except ValueError as error:
             raise ArgumentError(f"{type(self).__name__}.hyperedges: {error}") from None
 
@@ -144,27 +143,6 @@ class DynamicProgram(Tractable):
         a = np.ascontiguousarray(used[..., : self._parts]).reshape(*lead, *self.shape)
         z = self.event(torch.from_numpy(a))
         return to_torch(z.numpy(), like, self.event_dtype or like.dtype)
-
-
-def _flat(
-    edges: Iterable[tuple[Any, ...]], shapes: Sequence[torch.Size], starts: Sequence[int]
-) -> Iterator[tuple[Hashable, Sequence[Hashable], list[int]]]:
-    """Hyperedges with their parts as numbers: those of the scores first, then those of each of the extra scores."""
-    strides = [[int(np.prod(s[d + 1 :], dtype=np.int64)) for d in range(len(s))] for s in shapes]
-    for head, tails, *groups in edges:
-        if not 1 <= len(groups) <= len(shapes):
-            raise ValueError(
-                f"{head!r} came with {len(groups)} groups of parts, expected 1 to {len(shapes)}: one for the scores "
-                "and one for each of the extra scores"
-            )
-        numbers = []
-        for group, shape, stride, start in zip(groups, shapes, strides, starts, strict=False):
-            for part in group:
-                index = part if isinstance(part, tuple) else (part,)
-                if len(index) != len(shape) or not all(0 <= i < n for i, n in zip(index, shape, strict=True)):
-                    raise ValueError(f"{head!r} uses the part {part!r}, expected an index into shape {tuple(shape)}")
-                numbers.append(start + sum(i * n for i, n in zip(index, stride, strict=True)))
-        yield head, tails, numbers
 
 
 def _host(scores: Tensor, extra: tuple[Tensor, ...]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
