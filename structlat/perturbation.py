@@ -30,8 +30,8 @@ def perturb_and_map(
     """Draw structures of highest perturbed score: independent samples, through ``argmax`` alone, of any space.
 
     With Gumbel noise they are approximate samples from softmax(score / scale) over all structures: exact for
-    :class:`structlat.Categorical` and :class:`structlat.BitVector`, and for chains without transitions. Elsewhere, parts
-    that go together have noise of their own each, and the samples' law is another than softmax's.
+    :class:`structlat.Categorical` and :class:`structlat.BitVector`, and for chains without transitions. Elsewhere parts
+    that go together have noise of their own each, and the law of the samples is another than softmax.
     ``structure.sample`` is exact where it is tractable.
 
     Parameters
