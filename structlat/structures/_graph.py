@@ -40,7 +40,6 @@ class GraphParts:
         if not isinstance(graph, networkx.Graph) or graph.is_multigraph() or graph.is_directed() != directed:
             came = f"a {type(graph).__name__}" if isinstance(graph, networkx.Graph) else repr(graph)
             raise ArgumentError(f"graph: got {came}; {expected}")
-        self.directed = directed
         self.nodes: list[Hashable] = list(graph.nodes)
         self.edges: list[tuple[Hashable, Hashable]] = list(graph.edges)
         self._place = {node: i for i, node in enumerate(self.nodes)}
@@ -58,11 +57,6 @@ class GraphParts:
             return self._place[value]
         except (KeyError, TypeError):
             raise ArgumentError(f"{name}: got {value!r}; expected a node of {self!r}") from None
-
-    def edge_text(self, part: int) -> str:
-        """Words for an edge."""
-        u, v = self.edges[part]
-        return f"{u!r} {'->' if self.directed else '--'} {v!r}"
 
     def __repr__(self) -> str:
         """How a space built from the graph names it: sizes, and the first of the names."""

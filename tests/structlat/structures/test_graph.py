@@ -15,7 +15,6 @@ def test_names_and_numbers(directed):
     assert [(parts.nodes[u], parts.nodes[v]) for u, v in parts.index] == parts.edges
     assert parts.node("source", 7) == 2
     assert repr(parts) == "<5 nodes: 'b', 'a', 7, (1, 2), ...; 4 edges>"
-    assert parts.edge_text(0) == ("'b' -> 'a'" if directed else "'b' -- 'a'")
     graph.remove_node("b")
     assert len(parts.edges) == 4
 
