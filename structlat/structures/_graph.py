@@ -28,6 +28,7 @@ class GraphParts:
     nodes : list of node names, in the order of ``graph.nodes``
     edges : list of pairs of node names, in the order of ``graph.edges``
     index : int64 array [E, 2], the pairs as places in ``nodes``
+    directed : bool
 
     Raises
     ------
@@ -40,6 +41,7 @@ class GraphParts:
         if not isinstance(graph, networkx.Graph) or graph.is_multigraph() or graph.is_directed() != directed:
             came = f"a {type(graph).__name__}" if isinstance(graph, networkx.Graph) else repr(graph)
             raise ArgumentError(f"graph: got {came}; {expected}")
+        self.directed = directed
         self.nodes: list[Hashable] = list(graph.nodes)
         self.edges: list[tuple[Hashable, Hashable]] = list(graph.edges)
         self._place = {node: i for i, node in enumerate(self.nodes)}
