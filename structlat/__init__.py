@@ -4,12 +4,13 @@ Scores go in, a few structures with probabilities come out. See ``structure.py``
 ``normalizers.py`` for the three ways from scores to a distribution, ``distribution.py`` for what comes back.
 """
 
-from structlat import structures, testing
+from structlat import losses, structures, testing
 from structlat.distribution import SparseDistribution
 from structlat.errors import ArgumentError, InfeasibleError, NonConvergenceWarning
 from structlat.gibbs import Gibbs
 from structlat.layers import Marginalize, SparseMAP, TopKSparsemax
 from structlat.normalizers import argmax, marginalize, sparsemap, topk_sparsemax
+from structlat.perturbation import perturb_and_map
 from structlat.simplex import entmax15, sparsemax
 from structlat.solvers.info import SolverInfo, Trace
 from structlat.structure import Structure
@@ -20,11 +21,16 @@ from structlat.structures import (
     BitVector,
     BudgetBitVector,
     Categorical,
+    DependencyTree,
     DynamicProgram,
+    GeneralMatching,
     Knapsack,
     LinearChain,
+    Permutation,
+    Product,
     SemiMarkov,
     ShortestPath,
+    SpanningTree,
 )
 from structlat.tractable import Tractable
 
@@ -38,16 +44,21 @@ __all__ = [
     "BitVector",
     "BudgetBitVector",
     "Categorical",
+    "DependencyTree",
     "DynamicProgram",
+    "GeneralMatching",
     "Gibbs",
     "InfeasibleError",
     "Knapsack",
     "LinearChain",
     "Marginalize",
     "NonConvergenceWarning",
+    "Permutation",
+    "Product",
     "SemiMarkov",
     "ShortestPath",
     "SolverInfo",
+    "SpanningTree",
     "SparseDistribution",
     "SparseMAP",
     "Structure",
@@ -56,7 +67,9 @@ __all__ = [
     "Tractable",
     "argmax",
     "entmax15",
+    "losses",
     "marginalize",
+    "perturb_and_map",
     "sparsemap",
     "sparsemax",
     "structures",

@@ -6,11 +6,16 @@ from structlat.structures.bits import BitVector
 from structlat.structures.budget import BudgetBitVector
 from structlat.structures.categorical import Categorical
 from structlat.structures.chain import LinearChain
+from structlat.structures.dependency_tree import DependencyTree
 from structlat.structures.dynamic_program import DynamicProgram
+from structlat.structures.general_matching import GeneralMatching
 from structlat.structures.knapsack import Knapsack
 from structlat.structures.matching import BipartiteMatching
+from structlat.structures.permutation import Permutation
+from structlat.structures.product import Product
 from structlat.structures.semi_markov import SemiMarkov
 from structlat.structures.shortest_path import ShortestPath
+from structlat.structures.spanning_tree import SpanningTree
 
 __all__ = [
     "Alignment",
@@ -19,9 +24,14 @@ __all__ = [
     "BitVector",
     "BudgetBitVector",
     "Categorical",
+    "DependencyTree",
     "DynamicProgram",
+    "GeneralMatching",
     "Knapsack",
     "LinearChain",
+    "Permutation",
+    "Product",
     "SemiMarkov",
     "ShortestPath",
+    "SpanningTree",
 ]
