@@ -4,7 +4,7 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet -c constraints.txt
 
-BENCHMARKS = structures growth solvers topk threads simplex peers
+BENCHMARKS = structures spaces growth solvers topk threads simplex peers
 
 .PHONY: demo test lint bench clean
 

@@ -55,6 +55,20 @@ def test_structures(tmp_path):
         check_spread(result["ms"])
 
 
+def test_spaces(tmp_path):
+    written, _ = bench("spaces", tmp_path)
+    compared = {(r["structure"], r["what"]) for r in written["results"] if r["times_faster"]}
+    assert {("chain 32x16", "top-4"), ("projective tree 20", "log-partition"), ("tree 20", "MAP")} <= compared
+    for result in written["results"]:
+        for ms in result["ms"].values():
+            check_spread(ms)
+    assert {curve["axis"] for curve in written["growth"]} == {"length", "k"}
+    for curve in written["growth"]:
+        assert len(curve["values"]) == len(curve["ms"])
+        assert isinstance(curve["exponent"], float)
+    assert (tmp_path / "made" / "spaces.png").read_bytes().startswith(PNG)
+
+
 @pytest.mark.nightly
 def test_what_takes_too_long_is_named(tmp_path):
     command = [sys.executable, str(ROOT / "benchmarks" / "structures.py"), "--quick", "--runs", "2", "--limit", "1e-9"]
