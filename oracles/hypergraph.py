@@ -5,37 +5,24 @@ chooses one hyperedge for the root, and one for each tail below it; its score is
 of a dynamic program, written down as hyperedges, thus gives its MAP, k best, log-partition, samples and counts
 (Klein and Manning 2001; Huang 2008). A space's structures must correspond to derivations one to one.
 
-Here is the graph, MAP (Viterbi), exact counting, and the way back from a structure to its derivation; k-best lists are
-in `_kbest`, sums and samples in `_inside`.
+Here are the graph and the oracles over it; the kernels of MAP are in `_viterbi`, those of k-best lists in `_kbest`, of
+sums and samples in `_inside`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from oracles import _inside, _kbest, _threads
+from oracles import _inside, _kbest, _pruning, _threads, _viterbi
 from oracles._arrays import Bools, Floats, Ints, as_count, as_scores, canonical, leading
-from oracles._jit import kernel
-from oracles.compiled import Compiled, address, carray, pointer
-
-Edge: TypeAlias = tuple[Hashable, Sequence[Hashable], Sequence[int]]
-
-
-class Arrays(NamedTuple):
-    """What kernels see. Node v is built by the edges first[v]..first[v + 1] - 1, and uses nodes before it.
-
-    tails [E, 2]: N, one past the last node, stands for "none". Edge e uses the parts idx[ptr[e]..ptr[e + 1] - 1].
-    """
-
-    first: Ints
-    tails: Ints
-    ptr: Ints
-    idx: Ints
+from oracles._pruning import Edge
+from oracles._viterbi import Arrays
+from oracles.compiled import Compiled
 
 
 class Layer(NamedTuple):
@@ -71,8 +58,8 @@ class Hypergraph:
 
     def __init__(self, edges: Iterable[Edge], parts: int) -> None:
         self.parts = as_count("parts", parts, 0)
-        heads, tails, used = _numbered(edges, self.parts)
-        order, edge_order, renumbered = _pruned(heads, tails)
+        heads, tails, used = _pruning.numbered(edges, self.parts)
+        order, edge_order, renumbered = _pruning.pruned(heads, tails)
         self.nodes = len(order)
         counts = np.array([len(used[e]) for e in edge_order], np.int64)
         idx = np.array([i for e in edge_order for i in used[e]], np.int64)
@@ -88,7 +75,7 @@ class Hypergraph:
     def layers(self) -> list[Layer]:
         """Nodes by level and number of edges, for computations that go through them side by side."""
         first, tails = self.arrays.first, self.arrays.tails
-        level = _levels(first, tails)
+        level = _pruning.levels(first, tails)
         degree = np.diff(first)
         start = np.flatnonzero(np.diff(level, prepend=-1) | np.diff(degree, prepend=-1))
         end = np.append(start[1:], self.nodes)
@@ -179,7 +166,7 @@ def argmax(graph: Hypergraph, scores: npt.ArrayLike, extra: npt.ArrayLike | None
     """
     first, more = _canonical(graph, scores, extra)
     out = np.zeros((len(first), graph.parts), np.bool_)
-    _threads.by_rows(partial(_argmax, graph.arrays, first, more, out), len(first), 4 * _work(graph))
+    _threads.by_rows(partial(_viterbi.argmax, graph.arrays, first, more, out), len(first), 4 * _work(graph))
     return out
 
 
@@ -272,7 +259,7 @@ def derivations(graph: Hypergraph, z: npt.NDArray[np.bool_], used: int) -> tuple
     """
     z = np.ascontiguousarray(z, np.bool_)
     rest, found = np.zeros((len(z), graph.parts - used), np.bool_), np.zeros(len(z), np.bool_)
-    _threads.by_rows(partial(_derive, graph.arrays, z, rest, found), len(z), 4 * _work(graph))
+    _threads.by_rows(partial(_viterbi.derive, graph.arrays, z, rest, found), len(z), 4 * _work(graph))
     return rest, found
 
 
@@ -282,118 +269,7 @@ def compiled(graph: Hypergraph, used: int, labels: int = 0) -> Compiled:
     ``labels``: structures are not their own vertices, but int64 numbers, of the one of so many parts that is on, -1 for
     none. The extra scores come one after the other.
     """
-    places = tuple(int(x.ctypes.data) for x in graph.arrays)
-    sizes = (graph.nodes, len(graph.arrays.tails), len(graph.arrays.idx), used, graph.parts - used, labels)
-    return Compiled(address(_best), address(_describe), (*sizes, *places))
-
-
-def _numbered(edges: Iterable[Edge], parts: int) -> tuple[Ints, Ints, list[tuple[int, ...]]]:
-    """Heads [E] and tails [E, 2] (-1: none) by number, and parts; edges of more than two tails cut into several."""
-    number: dict[Hashable, int] = {}
-    closed: set[int] = set()
-    heads: list[int] = []
-    pairs: list[tuple[int, int]] = []
-    used: list[tuple[int, ...]] = []
-    inner = 0
-
-    def add(head: int, a: int, b: int, own: tuple[int, ...]) -> None:
-        heads.append(head)
-        pairs.append((a, b))
-        used.append(own)
-
-    for head, tails, own in edges:
-        below = []
-        for tail in tails:
-            at = number.get(tail)
-            if at is None:
-                raise ValueError(f"edges: {head!r} is built from {tail!r}, which no edge before builds")
-            closed.add(at)
-            below.append(at)
-        own = tuple(own)
-        if own and not 0 <= min(own) <= max(own) < parts:
-            raise ValueError(f"edges: {head!r} uses the parts {own}, expected numbers from 0 to {parts - 1}")
-        while len(below) > 2:  # a node of its own for the first two
-            fresh = number[_Inner(inner)] = len(number)
-            inner += 1
-            add(fresh, below[0], below[1], ())
-            below[:2] = [fresh]
-        at = number.setdefault(head, len(number))
-        if at in closed:
-            raise ValueError(f"edges: {head!r} gets another edge after it was a tail; expected topological order")
-        a, b = (*below, -1, -1)[:2]
-        add(at, a, b, own)
-    if not heads:
-        raise ValueError("edges: there are none, expected at least one, whose head is the root")
-    return np.array(heads), np.array(pairs).reshape(-1, 2), used
-
-
-class _Inner(NamedTuple):
-    """The name of a node that nobody named."""
-
-    number: int
-
-
-def _pruned(heads: Ints, tails: Ints) -> tuple[Ints, Ints, Ints]:
-    """What the root can use: nodes in order of level and number of edges, edges by head, and nodes' new numbers."""
-    nodes = int(heads.max()) + 1
-    order = np.argsort(heads, kind="stable")
-    first = np.concatenate([[0], np.cumsum(np.bincount(heads, minlength=nodes))])
-    sorted_tails = tails[order]
-    root = int(heads[-1])
-    kept = np.zeros(nodes, np.bool_)
-    _reach(first, sorted_tails, root, kept)
-    level = np.zeros(nodes + 1, np.int64)
-    _rank(first, sorted_tails, _by_first_use(heads, nodes), level)
-    alive = np.flatnonzero(kept)
-    alive = alive[np.lexsort((alive, np.diff(first)[alive], level[alive]))]
-    renumbered = np.full(nodes + 1, -1, np.int64)
-    renumbered[alive] = np.arange(len(alive))
-    renumbered[nodes] = len(alive)  # -1, none, indexes this one
-    edges = np.concatenate([order[first[v] : first[v + 1]] for v in alive])
-    return alive, edges, renumbered
-
-
-def _by_first_use(heads: Ints, nodes: int) -> Ints:
-    """Nodes in the order in which their last edges come, which is topological."""
-    last = np.zeros(nodes, np.int64)
-    np.maximum.at(last, heads, np.arange(len(heads)))
-    return np.argsort(last, kind="stable")
-
-
-@kernel
-def _reach(first: Ints, tails: Ints, root: int, kept: Bools) -> None:
-    stack = np.empty(len(kept), np.int64)
-    stack[0], size = root, 1
-    kept[root] = True
-    while size > 0:
-        size -= 1
-        v = stack[size]
-        for e in range(first[v], first[v + 1]):
-            for j in range(2):
-                t = tails[e, j]
-                if t >= 0 and not kept[t]:
-                    kept[t] = True
-                    stack[size] = t
-                    size += 1
-
-
-@kernel
-def _rank(first: Ints, tails: Ints, order: Ints, level: Ints) -> None:
-    """One more than the highest level of a tail; 0 for what axioms alone build. level[-1], of "none", is -1."""
-    level[len(order)] = -1
-    for v in order:
-        top = -1
-        for e in range(first[v], first[v + 1]):
-            for j in range(2):
-                top = max(top, level[tails[e, j]])
-        level[v] = top + 1
-
-
-def _levels(first: Ints, tails: Ints) -> Ints:
-    nodes = len(first) - 1
-    level = np.zeros(nodes + 1, np.int64)
-    _rank(first, tails, np.arange(nodes), level)
-    return level[:-1]
+    return _viterbi.compiled(graph.arrays, used, graph.parts - used, labels)
 
 
 def _canonical(graph: Hypergraph, scores: npt.ArrayLike, extra: npt.ArrayLike | None) -> tuple[Floats, Floats]:
@@ -415,121 +291,3 @@ def _canonical(graph: Hypergraph, scores: npt.ArrayLike, extra: npt.ArrayLike | 
 def _work(graph: Hypergraph) -> int:
     """About how many elementary steps a pass over the graph takes."""
     return len(graph.arrays.tails) + len(graph.arrays.idx)
-
-
-@kernel
-def best_edges(graph: Arrays, scores: Floats, extra: Floats, value: Floats, best: Ints) -> None:
-    """The score of the best derivation of each node, ``value`` [N + 1], and its edge: of equals the first."""
-    first, tails, ptr, idx = graph
-    parts = scores.shape[0]
-    value[len(best)] = 0.0
-    for v in range(len(best)):
-        top, at = -np.inf, first[v]
-        for e in range(first[v], first[v + 1]):
-            x = value[tails[e, 0]] + value[tails[e, 1]]
-            for j in range(ptr[e], ptr[e + 1]):
-                x += scores[idx[j]] if idx[j] < parts else extra[idx[j] - parts]
-            if x > top:
-                top, at = x, e
-        value[v], best[v] = top, at
-
-
-@kernel
-def trace(graph: Arrays, best: Ints, stack: Ints, out: Bools) -> None:
-    """Mark the parts of the root's derivation by the edges ``best`` [N]; ``stack`` [N + 1] is scratch."""
-    _, tails, ptr, idx = graph
-    none = len(best)
-    stack[0], size = none - 1, 1
-    while size > 0:
-        size -= 1
-        e = best[stack[size]]
-        for j in range(ptr[e], ptr[e + 1]):
-            out[idx[j]] = True
-        for j in range(2):
-            if tails[e, j] < none:
-                stack[size] = tails[e, j]
-                size += 1
-
-
-@kernel
-def _argmax(graph: Arrays, scores: Floats, extra: Floats, out: Bools, start: int, stop: int) -> None:
-    nodes = len(graph.first) - 1
-    value, best, stack = np.empty(nodes + 1), np.empty(nodes, np.int64), np.empty(nodes + 1, np.int64)
-    for b in range(start, stop):
-        best_edges(graph, scores[b], extra[b if len(extra) > 1 else 0], value, best)
-        trace(graph, best, stack, out[b])
-
-
-@kernel
-def _derive(graph: Arrays, z: Bools, rest: Bools, found: Bools, start: int, stop: int) -> None:
-    nodes, (used, more) = len(graph.first) - 1, (z.shape[1], rest.shape[1])
-    value, best, stack = np.empty(nodes + 1), np.empty(nodes, np.int64), np.empty(nodes + 1, np.int64)
-    scores, nothing, out = np.empty(used), np.zeros(more), np.empty(used + more, np.bool_)
-    for i in range(start, stop):
-        # what may be used counts one, so that the best uses all of it
-        for j in range(used):
-            scores[j] = 1.0 if z[i, j] else -np.inf
-        best_edges(graph, scores, nothing, value, best)
-        found[i] = value[nodes - 1] == z[i].sum()
-        if found[i]:
-            out[:] = False
-            trace(graph, best, stack, out)
-            rest[i] = out[used:]
-
-
-@kernel
-def _at(sizes: Any) -> Arrays:
-    """The graph that ``compiled`` has described."""
-    nodes, edges, entries = sizes[0], sizes[1], sizes[2]
-    return Arrays(
-        carray(pointer(sizes[6]), nodes + 1),
-        carray(pointer(sizes[7]), (edges, 2)),
-        carray(pointer(sizes[8]), edges + 1),
-        carray(pointer(sizes[9]), entries),
-    )
-
-
-def _best(at: Any, extra: Any, sizes: Any, z: Any, v: Any, more: Any) -> None:
-    nodes, used, others, labels = sizes[0], sizes[3], sizes[4], sizes[5]
-    value, best, stack = np.empty(nodes + 1), np.empty(nodes, np.int64), np.empty(nodes + 1, np.int64)
-    out = np.zeros(used + others, np.bool_)
-    scores, added = carray(at, used), carray(extra, others)
-    graph = _at(sizes)
-    best_edges(graph, scores, added, value, best)
-    trace(graph, best, stack, out)
-    for i in range(used):
-        v[i] = 1.0 if out[i] else 0.0
-    if labels > 0:
-        numbers = carray(z, used // labels, np.int64)
-        for i in range(used // labels):
-            numbers[i] = -1
-            for j in range(labels):
-                if out[i * labels + j]:
-                    numbers[i] = j
-    _add_up(out, used, added, more)
-
-
-def _describe(scores: Any, extra: Any, sizes: Any, z: Any, v: Any, more: Any) -> None:
-    used, others, labels = sizes[3], sizes[4], sizes[5]
-    if labels > 0:
-        numbers = carray(z, used // labels, np.int64)
-        for i in range(used):
-            v[i] = 1.0 if numbers[i // labels] == i % labels else 0.0
-    more[0], more[1] = 0.0, 0.0
-    if others > 0:
-        on, rest, found = np.empty((1, used), np.bool_), np.zeros((1, others), np.bool_), np.zeros(1, np.bool_)
-        for i in range(used):
-            on[0, i] = v[i] > 0.0
-        _derive(_at(sizes), on, rest, found, 0, 1)
-        _add_up(rest[0], 0, carray(extra, others), more)
-
-
-@kernel
-def _add_up(out: Bools, start: int, extra: Floats, more: Any) -> None:
-    """The sum of the extra scores that are used, and of their finite absolute values."""
-    total, size = 0.0, 0.0
-    for i in range(len(extra)):
-        if out[start + i]:
-            total += extra[i]
-            size += abs(extra[i]) if extra[i] > -np.inf else 0.0
-    more[0], more[1] = total, size
