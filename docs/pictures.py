@@ -8,15 +8,18 @@ Scores are made up by hand, or from distances and spellings, with a little noise
 from __future__ import annotations
 
 import argparse
+import io
 import itertools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import networkx
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
 import structlat as sl
@@ -25,8 +28,10 @@ from structlat.structures.dependency_tree import DependencyTree
 from structlat.structures.general_matching import GeneralMatching
 from structlat.structures.permutation import Permutation
 from structlat.structures.product import Product
+from structlat.structures.restricted import Restricted
 from structlat.structures.spanning_tree import SpanningTree
 
+COLOURS = 96  # in a file: a third of the size of one with all of them
 PICTURES: dict[str, Callable[[], Figure]] = {}
 
 # Places on a map, and the roads between them
@@ -104,7 +109,14 @@ def budget_bit_vector() -> Figure:
 @picture
 def knapsack() -> Figure:
     """What to take along: each thing weighs something, and is of some use."""
-    things = {"tent": (5, 1.4), "stove": (3, 0.8), "rope": (2, 0.5), "book": (1, 0.3), "lamp": (1, 0.5), "tarp": (3, 0.9)}
+    things = {
+        "tent": (5, 1.4),
+        "stove": (3, 0.8),
+        "rope": (2, 0.5),
+        "book": (1, 0.3),
+        "lamp": (1, 0.5),
+        "tarp": (3, 0.9),
+    }
     weights, use = zip(*things.values(), strict=True)
     return draw(sl.Knapsack(weights, 8), torch.tensor(use), gamma=0.5, names=list(things))
 
@@ -115,13 +127,13 @@ def linear_chain() -> Figure:
     words = ("time", "flies", "like", "an", "arrow")
     tags = ("noun", "verb", "prep", "det")
     scores = torch.tensor(
-        [[1.6, 1.3, -1, -1], [1.2, 1.5, -1, -1], [-1, 1.4, 1.5, -1], [-1, -1, -1, 2], [2, 0, -1, -1]],
+        [[1.6, 1.3, -1, -1], [1.4, 1.5, -1, -1], [-1, 1.3, 1.6, -1], [-1, -1, -1, 2], [2, 0, -1, -1]],
         dtype=torch.float64,
     )
     transition = torch.tensor(
         [[0.0, 0.4, 0.3, -1], [0.3, -1, 0.3, 0.4], [0.2, -1, -1, 0.5], [1, -1, -1, -1]], dtype=torch.float64
     )
-    return draw(sl.LinearChain(5, 4), scores, transition, names=words, labels=tags)
+    return draw(sl.LinearChain(5, 4), scores, transition, gamma=1.3, names=words, labels=tags)
 
 
 @picture
@@ -133,8 +145,8 @@ def semi_markov() -> Figure:
     scores = torch.full(space.shape, -1.0, dtype=torch.float64)
     scores[:, 0, 0] = torch.tensor([1.0, 0.2, 0.4, 0, 1, 0, 0])
     for start, end, label, score in (
-        ("Bank", "England", 1, 1.5), ("The", "England", 1, 1.6), ("Bank", "Bank", 1, 0.7), ("England", "England", 2, 0.9),
-        ("New", "York", 2, 1.2), ("York", "York", 2, 1.0), ("England", "England", 1, 0.2),
+        ("Bank", "England", 1, 1.5), ("The", "England", 1, 1.6), ("Bank", "Bank", 1, 0.7),
+        ("England", "England", 2, 0.9), ("New", "York", 2, 1.2), ("York", "York", 2, 1.0),
     ):  # fmt: skip
         scores[words.index(start), words.index(end) - words.index(start), label] = score
     return draw(space, scores, torch.zeros(3, 3), gamma=0.7, names=words, labels=labels)
@@ -143,16 +155,31 @@ def semi_markov() -> Figure:
 @picture
 def alignment() -> Figure:
     """Two words, letter by letter: where the same letters meet it is worth a diagonal step."""
-    rows, cols = "kitten", "sitting"
+    rows, cols = "banana", "ananas"
     space = sl.Alignment(len(rows), len(cols))
     same = torch.tensor([[a == b for b in cols] for a in rows], dtype=torch.float64)
     scores = torch.stack([2 * same - 0.2, same - 0.7, same - 0.7], -1) + noise(*space.shape, scale=0.05)
-    return draw(space, scores, gamma=0.6, names=tuple(rows), labels=tuple(cols))
+    return draw(space, scores, gamma=1.5, names=tuple(rows), labels=tuple(cols))
 
 
 @picture
 def dependency_tree() -> Figure:
     """Who has the telescope?"""
+    words, scores = telescope()
+    return draw(DependencyTree(len(words)), scores, names=words)
+
+
+@picture
+def restricted() -> Figure:
+    """The same sentence, now that she looks through the telescope: that "with" hangs on "saw" is fixed."""
+    words, scores = telescope()
+    on = torch.zeros(scores.shape, dtype=torch.bool)
+    on[words.index("with"), words.index("saw") + 1] = True
+    return draw(Restricted(DependencyTree(len(words)), on=on), scores, names=words)
+
+
+def telescope() -> tuple[tuple[str, ...], Tensor]:
+    """The words of a sentence, and scores of their heads."""
     words = ("She", "saw", "the", "man", "with", "a", "telescope")
     space = DependencyTree(len(words))
     scores = torch.full(space.shape, -1.0, dtype=torch.float64)
@@ -161,7 +188,7 @@ def dependency_tree() -> Figure:
         ("with", "man", 0.8), ("a", "telescope", 1.5), ("telescope", "with", 1.2), ("telescope", "saw", 0.3),
     ):  # fmt: skip
         scores[words.index(word), 0 if head is None else words.index(head) + 1] = score
-    return draw(space, scores, names=words)
+    return words, scores
 
 
 @picture
@@ -183,15 +210,15 @@ def binary_tree() -> Figure:
 def spanning_tree() -> Figure:
     """Roads that connect all towns, short ones preferred."""
     space = SpanningTree(networkx.Graph(ROADS))
-    return draw(space, torch.tensor([-0.35 * distance(*road) for road in space.edges]))
+    return draw(space, torch.tensor([-0.6 * distance(road) for road in space.edges]), limit=3)
 
 
 @picture
 def shortest_path() -> Figure:
-    """From Porto to Barcelona, along roads that lead to the east."""
+    """From Lisbon to Barcelona, along roads that lead to the east."""
     eastwards = [sorted(road, key=lambda town: TOWNS[town][0]) for road in ROADS]
     space = sl.ShortestPath(networkx.DiGraph(eastwards), "Lisbon", "Barcelona")
-    return draw(space, torch.tensor([-0.5 * distance(*road) for road in space.edges]))
+    return draw(space, torch.tensor([-0.5 * distance(road) for road in space.edges]))
 
 
 @picture
@@ -226,12 +253,12 @@ def product() -> Figure:
     space = Product(sl.LinearChain(6, 3), sl.BitVector(6, symmetric=False), sl.Categorical(6))
     transition = 0.6 * torch.eye(3, dtype=torch.float64)
     members = (noise(6, 3, scale=0.8), 0.5 + noise(6, scale=0.7), noise(6))
-    return draw(space, space.join(*members), transition)
+    return draw(space, space.join(*members), transition, gamma=0.5, limit=4)
 
 
-def distance(a: str, b: str) -> float:
+def distance(road: tuple[Any, Any]) -> float:
     """Between two towns."""
-    return math.dist(TOWNS[a], TOWNS[b])
+    return math.dist(*(TOWNS[town] for town in road))
 
 
 def main(out: Path, only: Sequence[str]) -> None:
@@ -242,8 +269,9 @@ def main(out: Path, only: Sequence[str]) -> None:
         path = out / f"{name}.png"
         # written under another name and renamed: nobody ever reads half a picture
         unfinished = path.with_name(f".{name}.unfinished.png")
-        figure = PICTURES[name]()
-        figure.savefig(unfinished, dpi=100)
+        figure, drawn = PICTURES[name](), io.BytesIO()
+        figure.savefig(drawn, dpi=100)
+        Image.open(drawn).convert("RGB").quantize(COLOURS).save(unfinished, optimize=True)
         unfinished.replace(path)
         print(f"Written: {path}")
 

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from structlat.errors import ArgumentError
-from structlat.plot.backend import pyplot
-from structlat.plot.drawings import draw_named, size
-from structlat.plot.drawings.base import bare
+from structlat.plot.backend import lay_out, new_axes
+from structlat.plot.drawings import bare, draw_named, has_drawing, size
 from structlat.plot.drawings.images import draw_image, image_size
 from structlat.structure import Structure
 from structlat.structures._host import check_event
@@ -66,19 +65,19 @@ def structure(
             f"z: got shape {tuple(z.shape)}; expected one structure {tuple(space.event_shape)} of {space!r}, without "
             "batch dimensions (plot.distribution draws several)"
         )
+    if not has_drawing(space) and len(space.shape) > 2:
+        raise ArgumentError(
+            f"space: got {space!r}, whose vertices {tuple(space.shape)} are no images; expected one with a drawing "
+            "registered by plot.draw.register"
+        )
     z = z.detach().cpu()
     if not bool(space.contains(z)):
         raise ArgumentError(f"z: got {z.tolist()}; expected a structure of {space!r}")
     if ax is None:
-        ax = new_axes(*size(space, names, labels))
+        ax = new_axes(1, 1, *size(space, names, labels).outer)[0]
+        lay_out(ax)
     draw_named(space, z, ax, names=names, labels=labels)
     return ax.figure
-
-
-def new_axes(width: float, height: float) -> Axes:
-    """Axes of about this size, in inches, in a figure of their own."""
-    ax: Axes = pyplot().figure(figsize=(width + 0.1, height + 0.1), layout="constrained").subplots()
-    return ax
 
 
 def _picture(
@@ -93,7 +92,7 @@ def _picture(
             raise ArgumentError(f"{name}: got {given!r} without a space; expected the space of z with it")
     image = z.detach().cpu().to(torch.float64).reshape((1, 1, *z.shape)[-2:])
     if ax is None:
-        ax = new_axes(*image_size(*image.shape))
+        ax = new_axes(1, 1, *image_size(*image.shape))[0]
     bare(ax)
     draw_image(ax, image)
     return ax.figure

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from structlat.distribution import SparseDistribution
 from structlat.errors import ArgumentError
-from structlat.plot.backend import pyplot
-from structlat.plot.drawings import draw_named, size
-from structlat.plot.drawings.base import bare
+from structlat.plot.backend import lay_out, new_axes
+from structlat.plot.drawings import Size, bare, draw_named, size
 from structlat.plot.drawings.images import draw_image, image_shape, image_size
 
 if TYPE_CHECKING:
@@ -19,7 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
 COLUMNS = 6  # structures side by side
-PAGE = 9.0  # inches that they take side by side at most, unless a single one takes more
+PAGE = 9.6  # inches that they take side by side at most, unless a single one takes more
+TITLE, REST = 0.25, 0.4  # inches, of a probability and of what is said about the rest
 
 
 def distribution(
@@ -70,20 +70,25 @@ def distribution(
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise ArgumentError(f"{name}: got {count!r}; expected a number of at least 1 of structures to draw")
     shown = min(len(probs), limit, limit if axes is None else len(axes))
+    rest = probs[shown:]
+    new = axes is None
     if axes is None:
-        axes = _new_axes(shown, *(size(space, names, labels) if shape is None else image_size(*shape)))
-    for ax, one, p in zip(axes, z[:shown], probs, strict=False):
+        wanted = size(space, names, labels) if shape is None else Size(*image_size(*shape))
+        axes = _new_axes(shown, wanted, len(rest) > 0)
+    for ax, p in zip(axes[:shown], probs, strict=False):
+        ax.set_title(f"{p:.3f}", fontsize="medium")
+    for ax in axes[shown:]:
+        ax.set_axis_off()
+    if len(rest):
+        axes[shown - 1].set_xlabel(f"and {len(rest)} more,\n{float(rest.sum()):.3f} in total")
+    if new:
+        lay_out(axes[0])
+    for ax, one in zip(axes, z[:shown], strict=False):
         if shape is None:
             draw_named(space, one, ax, names=names, labels=labels)
         else:
             bare(ax)
             draw_image(ax, space.vertex(one).reshape(shape))
-        ax.set_title(f"{p:.3f}", fontsize="medium")
-    for ax in axes[shown:]:
-        ax.set_axis_off()
-    if shown < len(probs):
-        rest = float(probs[shown:].sum())
-        axes[shown - 1].set_xlabel(f"and {len(probs) - shown} more,\n{rest:.3f} in total")
     return axes[0].figure
 
 
@@ -98,9 +103,12 @@ def _most_probable_first(post: SparseDistribution, row: int) -> tuple[Tensor, Te
     return z[order], probs[order]
 
 
-def _new_axes(count: int, width: float, height: float) -> list[Axes]:
-    """Axes of this size, in inches, for ``count`` structures: as many side by side as fit on a page."""
-    columns = min(count, COLUMNS, max(int(PAGE / width), 1))
-    lines = -(-count // columns)
-    figure = pyplot().figure(figsize=(columns * (width + 0.15), lines * (height + 0.4)), layout="constrained")
-    return list(figure.subplots(lines, columns, squeeze=False).flat)
+def _new_axes(count: int, wanted: Size, more: bool) -> list[Axes]:
+    """Axes of this size for ``count`` structures: as many side by side as fit on a page, in even lines.
+
+    There is room for probabilities, and if there are ``more`` structures for what is said about these.
+    """
+    width, height = wanted.outer
+    width = max(width, 1.2 if more else 0.7)
+    lines = -(-count // min(COLUMNS, max(int(PAGE / width), 1)))
+    return new_axes(lines, -(-count // lines), width, height + TITLE, REST if more else 0)

@@ -73,12 +73,12 @@ def test_fewer_axes_than_structures(post):
     ("structure", "size"),
     [(sl.Categorical(4), (1, 4)), (sl.LinearChain(3, 2), (3, 2)), (sl.BipartiteMatching(2, 3), (2, 3))],
 )
-def test_vertices_are_drawn_whatever_the_structure(structure, size, generator):
+def test_a_shape_draws_vertices_whatever_the_structure(structure, size, generator):
     def random(shape):
         return torch.randn(2, 3, *shape, generator=generator)
 
     post = sl.sparsemap(structure, random(structure.shape), *(random(shape) for shape in structure.extra_shapes))
-    _, images = drawn(plot.distribution(post, row=5))
+    _, images = drawn(plot.distribution(post, row=5, shape=size))
     z = post.mode[1, 2]
     np.testing.assert_array_equal(images[0], structure.vertex(z).reshape(size).numpy())
 
@@ -104,6 +104,9 @@ def test_it_can_be_saved(post, tmp_path):
         ({"shape": (-1, -3)}, r"shape: got \(-1, -3\)"),
         ({"limit": 0}, "limit: got 0; expected a number of at least 1"),
         ({"axes": []}, "axes: got 0; expected a number of at least 1"),
+        ({"names": "ab"}, "names: got 'ab'; expected a sequence of 3 names, one for each bit"),
+        ({"labels": ["on", "off"]}, "labels: got .*; the drawing of a BitVector has no place for labels"),
+        ({"names": ["a", "b", "c"], "shape": (3, 1)}, "names: got .* beside a shape"),
     ],
 )
 def test_errors_name_argument_and_what_was_expected(post, arguments, words):

@@ -1,26 +1,42 @@
-"""What every drawing is made of: where spaces register theirs, the size that it wants, names and colours."""
+"""Where spaces register how they are drawn, and how large the drawing likes to be."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from functools import singledispatch
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
 from structlat.errors import ArgumentError
 from structlat.plot.drawings.images import draw_image, image_shape, image_size
+from structlat.plot.drawings.names import INK
 from structlat.structure import Structure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-ON, OFF, INK = "#1f5fa8", "#d3d8de", "#333333"  # what the structure uses, what it does not, text
-# Light colours that differ for the colour-blind too and that dark text reads on (Paul Tol's "light" scheme)
-LABELS = ("#77aadd", "#eedd88", "#ee8866", "#44bb99", "#ffaabb", "#99ddff", "#bbcc33", "#aaaa00", "#dddddd")
-CHARACTER = 0.08  # inches, of small text
-ANY_SIZE = (2.2, 2.0)  # inches, for a drawing that somebody registered
+PAGE = 9.0  # inches that a drawing is wide at most
+
+
+class Size(NamedTuple):
+    """Inches: of the axes, and of the room that names take around them."""
+
+    width: float
+    height: float
+    left: float = 0.0
+    right: float = 0.0
+    below: float = 0.0
+    above: float = 0.0
+
+    @property
+    def outer(self) -> tuple[float, float]:
+        """Width and height with the names."""
+        return self.left + self.width + self.right, self.below + self.height + self.above
+
+
+ANY = Size(2.2, 2.0)  # of a drawing that somebody registered
 
 
 @singledispatch
@@ -42,11 +58,14 @@ def draw(space: Structure, z: Tensor, ax: Axes) -> None:
 
 
 @singledispatch
-def size(space: Structure, names: Sequence[str] | None, labels: Sequence[str] | None) -> tuple[float, float]:
-    """Width and height, in inches, at which a drawing of ``space`` reads well."""
-    if draw.dispatch(type(space)) is not draw.dispatch(object):
-        return ANY_SIZE
-    return image_size(*image_shape(space))
+def size(space: Structure, names: Sequence[str] | None, labels: Sequence[str] | None) -> Size:
+    """The size at which a drawing of ``space`` reads well."""
+    return ANY if has_drawing(space) else Size(*image_size(*image_shape(space)))
+
+
+def has_drawing(space: Structure) -> bool:
+    """Whether it is drawn otherwise than as an image."""
+    return draw.dispatch(type(space)) is not draw.dispatch(object)
 
 
 def draw_named(space: Structure, z: Tensor, ax: Axes, **named: Sequence[str] | None) -> None:
@@ -67,35 +86,3 @@ def bare(ax: Axes) -> None:
     ax.set(xticks=[], yticks=[])
     ax.tick_params(length=0, pad=3, labelsize="small", labelcolor=INK)
     ax.set_frame_on(False)
-
-
-def texts(name: str, given: Sequence[Hashable] | None, count: int, what: str) -> list[str]:
-    """The ``count`` texts that a caller gave as the argument ``name``, one a ``what``; by default their numbers."""
-    if given is None:
-        return [str(i) for i in range(count)]
-    if isinstance(given, str) or not hasattr(given, "__len__") or len(given) != count:
-        raise ArgumentError(f"{name}: got {given!r}; expected {count} names, one a {what}")
-    return [str(x) for x in given]
-
-
-def label_colour(label: int) -> str:
-    """The colour of a label's cells."""
-    return LABELS[label % len(LABELS)]
-
-
-def longest(*several: Sequence[Any] | None) -> int:
-    """Characters in the longest of the names."""
-    return max((len(str(x)) for names in several if names is not None for x in names), default=1)
-
-
-def width_of(ax: Axes) -> float:
-    """Inches that the axes are wide now; a layout may still change it a little."""
-    return float(ax.get_window_extent().width / ax.figure.dpi)
-
-
-def font_size(characters: int, room: float) -> float | None:
-    """Points for so many characters in ``room`` inches, at most those of small text; None where nobody could read
-    it.
-    """
-    points = min(8.3, 8.3 * room / (CHARACTER * characters))
-    return points if points >= 5 else None

@@ -10,8 +10,9 @@ import networkx
 import numpy as np
 from torch import Tensor
 
-from structlat.plot.drawings.base import CHARACTER, INK, OFF, ON, draw, longest, size
+from structlat.plot.drawings.base import PAGE, Size, draw, size
 from structlat.plot.drawings.layouts import Points, bend_edges, curve, place_names, place_nodes
+from structlat.plot.drawings.names import CHARACTER, FAINT, INK, OFF, ON, longest
 from structlat.structures._graph import GraphParts
 from structlat.structures.general_matching import GeneralMatching
 from structlat.structures.shortest_path import ShortestPath
@@ -20,9 +21,24 @@ from structlat.structures.spanning_tree import SpanningTree
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SHORT = 3  # names with so many characters at most stand in their nodes
-GAP = 0.09  # inches from the middle of a dot to its name
+SHORT = 2  # names with so many characters at most stand in their nodes
+RADIUS = 0.12  # inches, of such a node
+GAP = 0.08  # inches from the middle of any other node to its name
+TALLEST = 4.5  # inches
 GraphSpace = SpanningTree | GeneralMatching | ShortestPath
+
+
+class _Layout(NamedTuple):
+    """In inches: places of the nodes, how far edges bend, at which sides names stand, and the corners of it all."""
+
+    places: Points
+    bends: list[float]
+    sides: Points
+    low: Points
+    high: Points
+
+
+_LAYOUTS: WeakKeyDictionary[GraphSpace, _Layout] = WeakKeyDictionary()  # a support is many structures of one graph
 
 
 @draw.register(SpanningTree)
@@ -35,84 +51,93 @@ def draw_edges(space: GraphSpace, z: Tensor, ax: Axes) -> None:
     """
     from matplotlib.patches import FancyArrowPatch
 
-    parts = parts_of(space)
+    parts = _graph_parts(space)
     layout = _layout(space)
     on = (z > 0).tolist()
-    used = {node for edge, is_on in zip(parts.index.tolist(), on, strict=True) if is_on for node in edge}
-    inside = longest(parts.nodes) <= SHORT
+    inside = _inside_nodes(parts)
+    shrink = 72 * RADIUS if inside else 4
     for (u, v), bend, is_on in zip(parts.index.tolist(), layout.bends, on, strict=True):
-        ax.add_patch(
-            FancyArrowPatch(
-                tuple(layout.places[u]),
-                tuple(layout.places[v]),
-                arrowstyle="-|>" if parts.directed else "-",
-                connectionstyle=f"arc3,rad={bend}",
-                color=ON if is_on else OFF,
-                linewidth=2.4 if is_on else 1.0,
-                mutation_scale=11 if is_on else 8,
-                shrinkA=9 if inside else 4,
-                shrinkB=9 if inside else 4,
-                zorder=2 if is_on else 1,
-            )
+        (x, y), (other_x, other_y) = layout.places[[u, v]].tolist()
+        edge = FancyArrowPatch(
+            (x, y),
+            (other_x, other_y),
+            arrowstyle="-|>" if parts.directed else "-",
+            connectionstyle=f"arc3,rad={bend}",
+            color=ON if is_on else OFF,
+            linewidth=2.4 if is_on else 1.0,
+            mutation_scale=11 if is_on else 8,
+            shrinkA=shrink,
+            shrinkB=shrink,
+            zorder=2 if is_on else 1,
         )
-    for i, (node, place, at) in enumerate(zip(parts.nodes, layout.places, layout.names, strict=True)):
-        color = ON if i in used else "#9aa3ad"
-        ax.plot(*place, "o", color=color, markersize=17 if inside else 6, zorder=3, clip_on=False)
-        (x, y), ink = (place, "white") if inside else (at, INK)
-        ax.text(x, y, str(node), ha="center", va="center", fontsize="small", color=ink, zorder=4)
-    (left, bottom), (right, top) = layout.places.min(0), layout.places.max(0)
-    margin = 0.16 if inside else 0.08
-    ax.set(xlim=(left - margin, right + margin), ylim=(bottom - margin, top + margin))
-    if not parts.directed:
-        ax.set_aspect("equal")
+        ax.add_patch(edge)
+    used = set(parts.index[on].ravel().tolist())
+    for i, ((x, y), side) in enumerate(zip(layout.places.tolist(), layout.sides.tolist(), strict=True)):
+        ax.plot(x, y, "o", color=ON if i in used else FAINT, markersize=144 * RADIUS if inside else 6, zorder=3)
+        _draw_name(ax, str(parts.nodes[i]), (x, y), None if inside else side)
+    ax.set(xlim=(layout.low[0], layout.high[0]), ylim=(layout.low[1], layout.high[1]))
 
 
 @size.register(SpanningTree)
 @size.register(GeneralMatching)
 @size.register(ShortestPath)
-def graph_size(space: GraphSpace, names: Sequence[str] | None, labels: Sequence[str] | None) -> tuple[float, float]:
-    """Room for nodes and names; a directed graph in layers is wider than it is high."""
-    parts = parts_of(space)
-    name = CHARACTER * longest(parts.nodes)
-    if parts.directed:
-        layers = list(networkx.topological_generations(_numbered(parts)))
-        tallest = max(map(len, layers))
-        return min(0.3 + (0.45 + 0.7 * name) * len(layers), 9.0), min(0.4 + 0.45 * tallest, 4.0)
-    side = 1.1 + 0.12 * len(parts.nodes)
-    return min(side + name, 5.0), min(side, 4.0)
+def graph_size(space: GraphSpace, names: Sequence[str] | None, labels: Sequence[str] | None) -> Size:
+    """That of the layout, with its names."""
+    layout = _layout(space)
+    across, tall = (layout.high - layout.low).tolist()
+    return Size(across, tall)
 
 
-def parts_of(space: GraphSpace) -> GraphParts:
+def _draw_name(ax: Axes, name: str, at: tuple[float, float], side: list[int] | None) -> None:
+    """The name of a node, in it or at a side of it."""
+    if side is None:
+        ax.text(*at, name, ha="center", va="center", fontsize="small", color="white", zorder=4)
+        return
+    from matplotlib.patheffects import withStroke
+
+    across, upwards = side
+    offset = 72 * GAP * (0.7 if across and upwards else 1)
+    ax.annotate(
+        name,
+        at,
+        (offset * across, offset * upwards),
+        textcoords="offset points",
+        ha=("center", "left", "right")[across],
+        va=("center", "bottom", "top")[upwards],
+        fontsize="small",
+        color=INK,
+        zorder=4,
+        path_effects=[withStroke(linewidth=2.5, foreground="white")],  # edges behind it are kept off
+    )
+
+
+def _layout(space: GraphSpace) -> _Layout:
+    if space in _LAYOUTS:
+        return _LAYOUTS[space]
+    parts = _graph_parts(space)
+    graph = networkx.DiGraph() if parts.directed else networkx.Graph()
+    graph.add_nodes_from(range(len(parts.nodes)))
+    edges = parts.index.tolist()
+    graph.add_edges_from(edges)
+    name = 0 if _inside_nodes(parts) else CHARACTER * longest(parts.nodes)
+    across = 0.5 + 0.6 * name if parts.directed else 0.7 + 0.2 * name
+    places = place_nodes(graph, across, 0.6, (PAGE, TALLEST))
+    bends = bend_edges(places, edges)
+    lines = np.concatenate([curve(places[u], places[v], bend) for (u, v), bend in zip(edges, bends, strict=True)])
+    names = np.array([(CHARACTER * len(str(node)), 0.14) for node in parts.nodes])
+    sides, boxes = place_names(places, lines, names, GAP)
+    radius = RADIUS if _inside_nodes(parts) else 0.05
+    corners = [places - radius, places + radius, lines] + ([] if _inside_nodes(parts) else [*boxes])
+    everything = np.concatenate(corners)
+    low, high = everything.min(0) - 0.02, everything.max(0) + 0.02
+    layout = _LAYOUTS[space] = _Layout(places, bends, sides, low, high)
+    return layout
+
+
+def _graph_parts(space: GraphSpace) -> GraphParts:
     """The graph that a space was built from, whatever it calls it."""
     return next(x for x in vars(space).values() if isinstance(x, GraphParts))
 
 
-class _Layout(NamedTuple):
-    places: Points
-    bends: list[float]
-    names: Points
-
-
-_KNOWN: WeakKeyDictionary[GraphSpace, _Layout] = WeakKeyDictionary()  # a support is many structures of one graph
-
-
-def _layout(space: GraphSpace) -> _Layout:
-    if space in _KNOWN:
-        return _KNOWN[space]
-    parts = parts_of(space)
-    across, tall = graph_size(space, None, None)
-    places = place_nodes(_numbered(parts), across - 0.4, tall - 0.4)
-    edges = parts.index.tolist()
-    bends = bend_edges(places, edges)
-    lines = [curve(places[u], places[v], bend) for (u, v), bend in zip(edges, bends, strict=True)]
-    sizes = np.array([(0.9 * CHARACTER * len(str(node)), 0.13) for node in parts.nodes])
-    layout = _KNOWN[space] = _Layout(places, bends, place_names(places, np.concatenate(lines), sizes, GAP))
-    return layout
-
-
-def _numbered(parts: GraphParts) -> networkx.Graph:
-    """The graph with numbers for names."""
-    graph = networkx.DiGraph() if parts.directed else networkx.Graph()
-    graph.add_nodes_from(range(len(parts.nodes)))
-    graph.add_edges_from(parts.index.tolist())
-    return graph
+def _inside_nodes(parts: GraphParts) -> bool:
+    return longest(parts.nodes) <= SHORT

@@ -10,20 +10,28 @@ import numpy.typing as npt
 
 Points = npt.NDArray[np.float64]  # [n, 2], in inches
 
+MANY = 50  # nodes, from which on Kamada and Kawai's layout takes seconds
 SWEEPS = 8  # over the layers, each ordering them by their neighbours
-BENDS = (0.0, 0.15, -0.15, 0.3, -0.3, 0.45, -0.45)  # of an edge, as matplotlib's arc3 counts them
+BENDS = (0.0, 0.12, -0.12, 0.25, -0.25)  # of an edge, as matplotlib's arc3 counts them
 APART = 0.16  # inches that an edge keeps from nodes that are not its own
+SIDES = np.array([(0, -1), (0, 1), (1, 0), (-1, 0), (1, -1), (-1, -1), (1, 1), (-1, 1)])  # of a node, for its name
 
 
-def place_nodes(graph: networkx.Graph, width: float, height: float) -> Points:
-    """Places of the nodes 0..n - 1 within ``width`` times ``height``: layers if they are directed, else by springs."""
-    places = _layered(graph) if graph.is_directed() else _connected_side_by_side(graph)
-    low, extent = places.min(0), np.ptp(places, axis=0)
-    scale = np.array([width, height]) / np.where(extent > 0, extent, 1)
-    if not graph.is_directed():
-        scale = np.full(2, scale.min())
-    found: Points = (places - low - extent / 2) * np.where(extent > 0, scale, 1)
-    return found
+def place_nodes(graph: networkx.Graph, across: float, upwards: float, most: tuple[float, float]) -> Points:
+    """Places of the nodes 0..n - 1, in layers if they are directed, else by springs.
+
+    Layers are ``across`` apart, and nodes in them ``upwards``; springs leave about ``across`` between neighbours. All
+    of it takes at ``most`` so much room.
+    """
+    if graph.is_directed():
+        places = _layered(graph) * (across, upwards)
+        shrunk: float | Points = np.minimum(1, most / np.maximum(np.ptp(places, axis=0), 1e-9))
+    else:
+        places = _connected_side_by_side(graph)
+        apart = np.linalg.norm(places[:, None] - places, axis=-1) + np.diag(np.full(len(places), np.inf))
+        places = places * (across / np.median(apart.min(1)))
+        shrunk = min(1, float((most / np.maximum(np.ptp(places, axis=0), 1e-9)).min()))
+    return np.asarray(places * shrunk)
 
 
 def _layered(graph: networkx.DiGraph) -> Points:
@@ -41,11 +49,15 @@ def _layered(graph: networkx.DiGraph) -> Points:
 
 
 def _connected_side_by_side(graph: networkx.Graph) -> Points:
-    """Kamada and Kawai's layout of each connected component, the largest at the left."""
+    """Each connected component by Kamada and Kawai's layout, a large one by a faster one; the largest at the left."""
     places, left = np.zeros((len(graph), 2)), 0.0
     for nodes in sorted(networkx.connected_components(graph), key=lambda c: (-len(c), min(c))):
         part = graph.subgraph(sorted(nodes))
-        own = networkx.kamada_kawai_layout(part, scale=max(len(nodes) - 1, 0) ** 0.5 / 2)
+        scale = (len(nodes) - 1) ** 0.5 / 2
+        if len(nodes) <= MANY:
+            own = networkx.kamada_kawai_layout(part, scale=scale)
+        else:
+            own = networkx.spring_layout(part, scale=scale, iterations=200, seed=0)
         x = [float(own[u][0]) for u in part]
         for u in part:
             places[u] = left + own[u][0] - min(x), own[u][1]
@@ -75,28 +87,30 @@ def bend_edges(places: Points, edges: Sequence[tuple[int, int]]) -> list[float]:
     return bends
 
 
-def place_names(places: Points, curves: Points, sizes: Points, gap: float) -> Points:
-    """The middle of each node's name: beside the node, ``gap`` from it, where least is in the way.
+def place_names(places: Points, curves: Points, sizes: Points, gap: float) -> tuple[Points, Points]:
+    """On which side of each node its name stands, ``gap`` from it: where least is in the way; and the boxes [n, 2, 2].
 
-    ``curves`` [m, 2] are points of all edges, ``sizes`` the width and height of each name.
+    ``curves`` [m, 2] are points of all edges, ``sizes`` the width and height of each name. A side is -1, 0 or 1 across
+    and upwards, a box its lower left and upper right corners.
     """
-    sides = np.array([(0, -1), (0, 1), (1, 0), (-1, 0), (1, -1), (-1, -1), (1, 1), (-1, 1)])
-    taken: list[Points] = []  # middle and half size of the names so far, [4]
-    found = []
+    boxes: list[Points] = []
+    sides = []
     for node, size in zip(places, sizes, strict=True):
-        half = size / 2
-        middles = node + sides * (half + np.where((sides != 0).all(-1), 0.5, 1)[:, None] * gap)
-        cost = [
-            _inside(curves, middle, half + 0.02)
-            + 30 * _inside(places, middle, half + gap / 2)
-            + 60 * sum(bool((abs(other[:2] - middle) < other[2:] + half).all()) for other in taken)
-            for middle in middles
-        ]
-        best = middles[int(np.argmin(cost))]
-        taken.append(np.concatenate([best, half]))
-        found.append(best)
-    return np.array(found)
+        middles = node + SIDES * (size + gap * np.where(SIDES.all(-1, keepdims=True), 1.4, 2)) / 2
+        costs = []
+        for middle in middles:
+            low, high = middle - size / 2, middle + size / 2
+            covered = sum(bool(((box[0] < high) & (low < box[1])).all()) for box in boxes)
+            costs.append(
+                _inside(curves, low - 0.03, high + 0.03)
+                + 30 * _inside(places, low - gap / 2, high + gap / 2)
+                + 60 * covered
+            )
+        best = int(np.argmin(costs))
+        sides.append(SIDES[best])
+        boxes.append(np.stack([middles[best] - size / 2, middles[best] + size / 2]))
+    return np.stack(sides), np.stack(boxes)
 
 
-def _inside(points: Points, middle: Points, half: Points) -> int:
-    return int((abs(points - middle) < half).all(-1).sum())
+def _inside(points: Points, low: Points, high: Points) -> int:
+    return int(((low < points) & (points < high)).all(-1).sum())

@@ -7,9 +7,19 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from structlat.plot.drawings.base import CHARACTER, INK, draw, font_size, longest, size, texts, width_of
+from structlat.plot.drawings.base import PAGE, Size, draw, size
 from structlat.plot.drawings.images import draw_image
-from structlat.structure import Structure
+from structlat.plot.drawings.names import (
+    CHARACTER,
+    INK,
+    LINE,
+    font_size,
+    height_below,
+    longest,
+    name_below,
+    texts,
+    width_of,
+)
 from structlat.structures.bits import BitVector
 from structlat.structures.budget import BudgetBitVector
 from structlat.structures.categorical import Categorical
@@ -18,33 +28,34 @@ from structlat.structures.knapsack import Knapsack
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-CELL = 0.26  # inches
-PAGE = 9.0  # inches that a strip is wide at most
+CELL = 0.28  # inches
+EDGE = "#b4c3d6"
 
 
 @draw.register(BitVector)
 @draw.register(BudgetBitVector)
-def draw_bits(space: Structure, z: Tensor, ax: Axes, names: Sequence[str] | None = None) -> None:
+def draw_bits(space: BitVector | BudgetBitVector, z: Tensor, ax: Axes, names: Sequence[str] | None = None) -> None:
     """A cell a bit, dark where it is on; ``names`` of the bits below them."""
     _draw_cells(ax, z)
     if names is not None:
-        _name_cells(ax, texts("names", names, len(z), "bit"))
+        name_below(ax, range(len(z)), texts("names", names, len(z), "bit"), width_of(ax) / len(z))
 
 
 @draw.register(Knapsack)
-def draw_knapsack(space: Knapsack, z: Tensor, ax: Axes, names: Sequence[str] | None = None) -> None:
+def draw_packed(space: Knapsack, z: Tensor, ax: Axes, names: Sequence[str] | None = None) -> None:
     """A cell an item, with its cost, dark where it is packed; ``names`` of the items below them."""
     _draw_cells(ax, z)
-    points = font_size(longest(space.costs), width_of(ax) / len(z))
+    room = width_of(ax) / len(z)
+    points = font_size(longest(space.costs), room)
     for i, (cost, packed) in enumerate(zip(space.costs, z.tolist(), strict=True)):
         if points is not None:
             ax.text(i, 0, str(cost), ha="center", va="center", fontsize=points, color="white" if packed else INK)
     if names is not None:
-        _name_cells(ax, texts("names", names, len(z), "item"))
+        name_below(ax, range(len(z)), texts("names", names, len(z), "item"), room)
 
 
 @draw.register(Categorical)
-def draw_label(space: Categorical, z: Tensor, ax: Axes, names: Sequence[str] | None = None) -> None:
+def draw_choice(space: Categorical, z: Tensor, ax: Axes, names: Sequence[str] | None = None) -> None:
     """A cell a label, the chosen one dark, with its number, or its name, below it."""
     _draw_cells(ax, space.vertex(z))
     chosen = int(z)
@@ -54,25 +65,28 @@ def draw_label(space: Categorical, z: Tensor, ax: Axes, names: Sequence[str] | N
 @size.register(BitVector)
 @size.register(BudgetBitVector)
 @size.register(Knapsack)
-@size.register(Categorical)
-def strip_size(space: Structure, names: Sequence[str] | None, labels: Sequence[str] | None) -> tuple[float, float]:
-    """Cells that are squares, and so wide that names have room side by side."""
+def strip_size(
+    space: BitVector | BudgetBitVector | Knapsack, names: Sequence[str] | None, labels: Sequence[str] | None
+) -> Size:
+    """Cells in which names have room, as far as the page allows."""
     n = space.shape[0]
-    every = names if not isinstance(space, Categorical) else None
-    across = min(max(n * max(CELL, CHARACTER * (longest(every) + 1) if every else 0), CHARACTER * longest(names)), PAGE)
-    below = 0.2 if names is not None or isinstance(space, Categorical) else 0
-    return max(across, 0.8), max(min(CELL, across / n), 0.1) + below
+    cell = min(max(CELL, CHARACTER * (longest(names) + 0.5)), PAGE / n)
+    return Size(max(cell * n, 0.8), CELL, below=height_below(names, cell))
+
+
+@size.register(Categorical)
+def choice_size(space: Categorical, names: Sequence[str] | None, labels: Sequence[str] | None) -> Size:
+    """Room for one name at a time."""
+    return Size(min(max(CELL * space.n, CHARACTER * longest(names), 0.8), PAGE), CELL, below=LINE)
 
 
 def _draw_cells(ax: Axes, z: Tensor) -> None:
     n = len(z)
     draw_image(ax, z.unsqueeze(0))
+    box = ax.get_window_extent()
+    if box.width >= 1.5 * box.height:
+        ax.set_aspect("auto")  # cells fill the strip
     if width_of(ax) >= 0.1 * n:
         for i in range(1, n):
-            ax.axvline(i - 0.5, color="white", linewidth=1.5)
-    ax.spines[:].set_color("#9fb2c8")
-
-
-def _name_cells(ax: Axes, names: list[str]) -> None:
-    rotation = 0 if font_size(longest(names), width_of(ax) / len(names)) is not None else 90
-    ax.set_xticks(range(len(names)), names, rotation=rotation)
+            ax.axvline(i - 0.5, color=EDGE, linewidth=0.8)
+    ax.spines[:].set_color(EDGE)

@@ -1,55 +1,31 @@
-"""Trees over a sequence: dependency arcs above words, and binary bracketings above leaves."""
+"""Binary trees above their leaves."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from structlat.plot.drawings.base import CHARACTER, INK, ON, draw, label_colour, longest, size, texts
-from structlat.plot.drawings.strips import PAGE
+from structlat.plot.drawings.base import PAGE, Size, draw, size
+from structlat.plot.drawings.names import (
+    CHARACTER,
+    INK,
+    ON,
+    height_below,
+    label_colour,
+    longest,
+    name_below,
+    texts,
+    width_of,
+)
 from structlat.structures.binary_tree import BinaryTree
-from structlat.structures.dependency_tree import DependencyTree
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-ROUND = 2.6  # exponent of an arc's superellipse: 2 is an ellipse, more is boxier
-POINTS = 33  # of an arc
-
-
-@draw.register(DependencyTree)
-def draw_dependencies(space: DependencyTree, z: Tensor, ax: Axes, names: Sequence[str] | None = None) -> None:
-    """Words on a line, an arc from each head to the word that hangs on it, from above where that is the root.
-
-    ``names`` are the words.
-    """
-    words = texts("names", names, space.words, "word")
-    place = _word_places(words)
-    heads = z.tolist()
-    arcs = [(min(word, head - 1), max(word, head - 1)) for word, head in enumerate(heads) if head]
-    levels = _levels(arcs)
-    top = max(levels.values(), default=0) + 1.0
-    for word, head in enumerate(heads):
-        x = place[word]
-        if head == 0:
-            ax.plot([x, x], [0, top], color=ON, linewidth=1.4)
-            ax.annotate("root", (x, top), (0, 1), textcoords="offset points", ha="center", va="bottom", fontsize=7)
-        else:
-            # away from the middle of the head, where its own arrow arrives
-            start = place[head - 1] + math.copysign(0.7, x - place[head - 1])
-            height = levels[min(word, head - 1), max(word, head - 1)]
-            turns = [-1 + 2 * i / (POINTS - 1) for i in range(POINTS)]
-            across = [math.copysign(abs(math.sin(t * math.pi / 2)) ** (2 / ROUND), t) for t in turns]
-            upwards = [height * abs(math.cos(t * math.pi / 2)) ** (2 / ROUND) for t in turns]
-            ax.plot([(start + x + a * (x - start)) / 2 for a in across], upwards, color=ON, linewidth=1.4)
-    ax.plot(place, [0.0] * len(place), "v", color=ON, markersize=5, clip_on=False)
-    ax.set_xticks(place, words)
-    half = (len(words[0]) + 2) / 2, (len(words[-1]) + 2) / 2
-    ax.set(xlim=(place[0] - half[0], place[-1] + half[1]), ylim=(-0.12, top))
+BOX = 0.11  # inches, half the height of a label's box
+Span = tuple[int, int]
 
 
 @draw.register(BinaryTree)
@@ -63,58 +39,44 @@ def draw_bracketing(
     leaves = texts("names", names, space.leaves, "leaf")
     words = texts("labels", labels, space.labels, "label")
     label_of = {(i, j): label for i, j, label in z.nonzero().tolist()}
-    place: dict[tuple[int, int], tuple[float, float]] = {}
-    for i, j in sorted(label_of, key=lambda span: span[1] - span[0]):
-        cut = next((k for k in range(i, j) if (i, k) in place and (k + 1, j) in place), None)
-        if cut is None:
-            place[i, j] = float(i), 0.0
-            continue
-        below = place[i, cut], place[cut + 1, j]
-        x, y = (below[0][0] + below[1][0]) / 2, max(below[0][1], below[1][1]) + 1
-        place[i, j] = x, y
-        for child in below:
-            ax.plot([x, child[0]], [y, child[1]], color=ON, linewidth=1.4, solid_capstyle="round", zorder=1)
+    place, children = _places(label_of)
+    for span, pair in children.items():
+        for child in pair:
+            ax.plot(*zip(place[span], place[child], strict=True), color=ON, linewidth=1.4, zorder=1)
     for span, (x, y) in place.items():
         if space.labels > 1:
             box = {"boxstyle": "round,pad=0.25", "facecolor": label_colour(label_of[span]), "edgecolor": "white"}
             ax.text(x, y, words[label_of[span]], ha="center", va="center", fontsize="small", color=INK, bbox=box)
         else:
-            ax.plot([x], [y], "o", color=ON, markersize=4, zorder=2, clip_on=False)
+            ax.plot([x], [y], "o", color=ON, markersize=4, zorder=2)
+    # boxes lie within the axes, so that nothing above or below meets them
     top = max(y for _, y in place.values())
-    ax.tick_params(pad=8 if space.labels > 1 else 4)
-    ax.set_xticks(range(space.leaves), leaves)
-    ax.set(xlim=(-0.5, space.leaves - 0.5), ylim=(-0.1, top + 0.1))
-
-
-@size.register(DependencyTree)
-def dependencies_size(
-    space: DependencyTree, names: Sequence[str] | None, labels: Sequence[str] | None
-) -> tuple[float, float]:
-    """Words side by side, and arcs that are as high as few words make them."""
-    words = texts("names", names, space.words, "word")
-    return min(CHARACTER * sum(max(len(word), 2) + 2 for word in words), PAGE), min(0.5 + 0.16 * space.words, 2.0)
+    tall = max(ax.get_window_extent().height / ax.figure.dpi, 4 * BOX)
+    margin = BOX * max(top, 1) / (tall - 2 * BOX)
+    ax.set(xlim=(-0.5, space.leaves - 0.5), ylim=(-margin, max(top, 1) + margin))
+    name_below(ax, range(space.leaves), leaves, width_of(ax) / space.leaves)
 
 
 @size.register(BinaryTree)
-def bracketing_size(
-    space: BinaryTree, names: Sequence[str] | None, labels: Sequence[str] | None
-) -> tuple[float, float]:
-    """Leaves side by side."""
-    several = 1 if space.labels > 1 else 0
-    leaf = CHARACTER * max(longest(names) + 1, several * (longest(labels) + 3), 4)
-    return min(leaf * space.leaves, PAGE), min(0.3 + (0.25 + 0.08 * several) * space.leaves, 3.0)
+def bracketing_size(space: BinaryTree, names: Sequence[str] | None, labels: Sequence[str] | None) -> Size:
+    """Leaves side by side, with their labels."""
+    leaves = texts("names", names, space.leaves, "leaf")
+    box = longest(labels) + 2 if space.labels > 1 else 0
+    leaf = min(CHARACTER * max(longest(leaves) + 1, box, 4), PAGE / space.leaves)
+    tall = min((0.34 if box else 0.28) * max(space.leaves, 2), 3.0)
+    return Size(leaf * space.leaves, tall, below=height_below(leaves, leaf))
 
 
-def _word_places(words: list[str]) -> list[float]:
-    """The middle of each word on the line, in characters."""
-    widths = [max(len(word), 2) + 2 for word in words]
-    return [end - width / 2 for end, width in zip(accumulate(widths), widths, strict=True)]
-
-
-def _levels(arcs: list[tuple[int, int]]) -> dict[tuple[int, int], int]:
-    """How high each arc is: one more than the arcs below it."""
-    levels: dict[tuple[int, int], int] = {}
-    for low, high in sorted(arcs, key=lambda arc: arc[1] - arc[0]):
-        below = (level for (a, b), level in levels.items() if low <= a and b <= high)
-        levels[low, high] = 1 + max(below, default=0)
-    return levels
+def _places(spans: dict[Span, int]) -> tuple[dict[Span, tuple[float, float]], dict[Span, tuple[Span, Span]]]:
+    """Where each span is drawn: leaves at 0, others above the middle of their two parts; and which these are."""
+    place: dict[Span, tuple[float, float]] = {}
+    children: dict[Span, tuple[Span, Span]] = {}
+    for i, j in sorted(spans, key=lambda span: span[1] - span[0]):
+        if i == j:
+            place[i, j] = float(i), 0.0
+            continue
+        cut = next(k for k in range(i, j) if (i, k) in place and (k + 1, j) in place)
+        left, right = children[i, j] = (i, cut), (cut + 1, j)
+        (x, y), (other_x, other_y) = place[left], place[right]
+        place[i, j] = (x + other_x) / 2, max(y, other_y) + 1
+    return place, children
