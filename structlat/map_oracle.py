@@ -41,7 +41,9 @@ def ask_argmax(structure: MapOracle, scores: Tensor, *extra: Tensor) -> MapAnswe
     """
     batch = scores.shape[0]
     if batch == 0:
-        return MapAnswer(scores.new_zeros(0, *structure.event_shape, dtype=event_dtype(structure)), scores[:0], None)
+        return MapAnswer(
+            scores.new_zeros(0, *structure.event_shape, dtype=event_dtype(structure)), scores.new_zeros(0), None
+        )
     try:
         z = _checked_shape(structure, structure.argmax(scores, *extra), batch)
     except ArgumentError:

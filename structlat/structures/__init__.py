@@ -13,6 +13,7 @@ from structlat.structures.knapsack import Knapsack
 from structlat.structures.matching import BipartiteMatching
 from structlat.structures.permutation import Permutation
 from structlat.structures.product import Product
+from structlat.structures.restricted import Restricted
 from structlat.structures.semi_markov import SemiMarkov
 from structlat.structures.shortest_path import ShortestPath
 from structlat.structures.spanning_tree import SpanningTree
@@ -31,6 +32,7 @@ __all__ = [
     "LinearChain",
     "Permutation",
     "Product",
+    "Restricted",
     "SemiMarkov",
     "ShortestPath",
     "SpanningTree",

@@ -128,6 +128,7 @@ class DynamicProgram(Tractable):
         if extra:
             rows = max(len(x) for x in extra)
             more = torch.cat([x.expand(rows, *x.shape[1:]).flatten(start_dim=1) for x in extra], 1).T
+        _build(self.handle)
         return self._inside.log_partition(scores.flatten(start_dim=1).T, more).expand(len(scores))
 
     def _sample(self, scores: Tensor, *extra: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
@@ -143,6 +144,13 @@ class DynamicProgram(Tractable):
         a = np.ascontiguousarray(used[..., : self._parts]).reshape(*lead, *self.shape)
         z = self.event(torch.from_numpy(a))
         return to_torch(z.numpy(), like, self.event_dtype or like.dtype)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _build(handle: str) -> bool:
+    """Build a structure's graph and layers where a compiler, which cannot trace that, would be the first to ask."""
+    structure = structure_of(handle)
+    return isinstance(structure, DynamicProgram) and structure._inside is not None
 
 
 def _host(scores: Tensor, extra: tuple[Tensor, ...]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 import oracles
-from oracles import _subsets, bits, budget, chain
+from oracles import _kbest, _subsets, bits, budget, chain
 
 EXERCISE = "import numpy as np; from oracles import bits, budget, chain, _subsets; bits.topk(np.ones((1, 3)), 3)"
 
@@ -37,7 +37,7 @@ def test_one_compilation_a_kernel():
         _subsets.cheapest_flips,
         _subsets.cheapest_exchanges,
         chain._viterbi,
-        chain._k_best,
+        _kbest.k_best,
     )
     assert [len(kernel.signatures) for kernel in kernels] == [1] * len(kernels)
 

@@ -2,6 +2,7 @@
 
 import shutil
 
+import networkx
 import pytest
 import torch
 from torch.autograd import forward_ad
@@ -9,9 +10,10 @@ from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
 
 import structlat as sl
 from structlat import opaque
+from structlat.tractable import Tractable
 from tests.judge import draw
 
-SPACES = (
+FIRST = (
     sl.Categorical(4),
     sl.BitVector(5),
     sl.BitVector(5, symmetric=False, decomposition="flips"),
@@ -22,6 +24,17 @@ SPACES = (
     sl.BipartiteMatching(2, 3, partial=True),
     sl.Structure.from_argmax(lambda s: s > 0, 4),
 )
+MORE = (
+    sl.SemiMarkov(3, 2, 2),
+    sl.Alignment(2, 3),
+    sl.DependencyTree(3),
+    sl.DependencyTree(3, projective=False, multi_root=False),
+    sl.SpanningTree(networkx.cycle_graph(4)),
+    sl.GeneralMatching(networkx.path_graph(4)),
+    sl.Product(sl.Categorical(3), sl.LinearChain(2, 2)),
+    sl.Restricted(sl.BipartiteMatching(3, 3), off=torch.eye(3) > 0),
+)
+SPACES = (*FIRST, *MORE)
 SOLVERS = ("auto", "active_set")
 needs_a_compiler = pytest.mark.skipif(
     shutil.which("c++") is None and shutil.which("g++") is None, reason="torch's compiler needs one"
@@ -212,7 +225,12 @@ def compiled_step(structure, backend, **options):
     return model, compiled
 
 
-@pytest.mark.parametrize(("structure", "solver"), CASES, ids=str)
+@pytest.mark.parametrize(
+    ("structure", "solver"),
+    # a compilation takes seconds: of what goes the same way, most are for the nightly run
+    [pytest.param(*case, marks=pytest.mark.nightly if case[0] in MORE[1:] else ()) for case in CASES],
+    ids=str,
+)
 def test_compile_forward_and_backward(structure, solver):
     compiled_step(structure, "aot_eager", solver=solver)
 
@@ -239,6 +257,28 @@ def test_compile_of_grad(structure, generator):
 
     got = torch.compile(grad(scalar), fullgraph=True, backend="aot_eager")(inputs[0])
     close(got, grad(scalar)(inputs[0]))
+
+
+@pytest.mark.parametrize(
+    "structure",
+    [
+        pytest.param(s, marks=() if s in (FIRST[1], FIRST[5], MORE[3]) else pytest.mark.nightly)
+        for s in SPACES
+        if isinstance(s, Tractable)
+    ],
+    ids=repr,
+)
+def test_compile_of_sums(structure, generator):
+    torch._dynamo.reset()
+    inputs = [x.requires_grad_() for x in draw(structure, generator, 3)]
+
+    def total(*inputs):
+        gibbs = sl.Gibbs(structure, *inputs)
+        return (gibbs.log_partition + gibbs.entropy()).sum() + structure.log_partition(*inputs).square().sum()
+
+    compiled = torch.compile(total, fullgraph=True, backend="aot_eager")
+    close(compiled(*inputs), total(*inputs))
+    close(torch.autograd.grad(compiled(*inputs), inputs), torch.autograd.grad(total(*inputs), inputs))
 
 
 def test_compiled_errors_and_warnings_arrive(generator):
