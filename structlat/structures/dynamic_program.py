@@ -146,11 +146,16 @@ class DynamicProgram(Tractable):
         return to_torch(z.numpy(), like, self.event_dtype or like.dtype)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@torch.compiler.assume_constant_result
 def _build(handle: str) -> bool:
-    """Build a structure's graph and layers where a compiler, which cannot trace that, would be the first to ask."""
+    """Build a structure's graph and layers, once: not as part of what a compiler or a transform traces.
+
+    A compiler cannot trace it, and a tensor made inside a transform would belong to that transform.
+    """
     structure = structure_of(handle)
-    return isinstance(structure, DynamicProgram) and structure._inside is not None
+    assert isinstance(structure, DynamicProgram)
+    with torch._C._DisableFuncTorch():
+        return structure._inside is not None
 
 
 def _host(scores: Tensor, extra: tuple[Tensor, ...]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

@@ -139,3 +139,12 @@ def test_a_score_of_its_own_is_what_solvers_use(generator):
     torch.testing.assert_close(one.mean, other.mean, atol=1e-9, rtol=0)
     assert sl.solvers.compiled.oracle_of(Louder(5)) is None
     assert sl.solvers.compiled.oracle_of(Apart(5)) is not None
+
+
+def test_a_space_that_is_first_met_inside_a_transform(generator):
+    """Its tables must not belong to the transform in which they were made."""
+    space = Apart(5, pairs=True)
+    inputs = draw(space, generator, 3)
+    inside = torch.func.vmap(torch.func.grad(space.log_partition))(*inputs)
+    torch.testing.assert_close(inside, space.marginals(*inputs))
+    torch.testing.assert_close(torch.func.vmap(space.marginals)(*inputs), inside)
