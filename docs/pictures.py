@@ -24,12 +24,6 @@ from torch import Tensor
 
 import structlat as sl
 import structlat.plot
-from structlat.structures.dependency_tree import DependencyTree
-from structlat.structures.general_matching import GeneralMatching
-from structlat.structures.permutation import Permutation
-from structlat.structures.product import Product
-from structlat.structures.restricted import Restricted
-from structlat.structures.spanning_tree import SpanningTree
 
 COLOURS = 96  # in a file: a third of the size of one with all of them
 PICTURES: dict[str, Callable[[], Figure]] = {}
@@ -166,7 +160,7 @@ def alignment() -> Figure:
 def dependency_tree() -> Figure:
     """Who has the telescope?"""
     words, scores = telescope()
-    return draw(DependencyTree(len(words)), scores, names=words)
+    return draw(sl.DependencyTree(len(words)), scores, names=words)
 
 
 @picture
@@ -175,13 +169,13 @@ def restricted() -> Figure:
     words, scores = telescope()
     on = torch.zeros(scores.shape, dtype=torch.bool)
     on[words.index("with"), words.index("saw") + 1] = True
-    return draw(Restricted(DependencyTree(len(words)), on=on), scores, names=words)
+    return draw(sl.Restricted(sl.DependencyTree(len(words)), on=on), scores, names=words)
 
 
 def telescope() -> tuple[tuple[str, ...], Tensor]:
     """The words of a sentence, and scores of their heads."""
     words = ("She", "saw", "the", "man", "with", "a", "telescope")
-    space = DependencyTree(len(words))
+    space = sl.DependencyTree(len(words))
     scores = torch.full(space.shape, -1.0, dtype=torch.float64)
     for word, head, score in (
         ("She", "saw", 1.5), ("saw", None, 1.5), ("the", "man", 1.5), ("man", "saw", 1.5), ("with", "saw", 1.0),
@@ -209,7 +203,7 @@ def binary_tree() -> Figure:
 @picture
 def spanning_tree() -> Figure:
     """Roads that connect all towns, short ones preferred."""
-    space = SpanningTree(networkx.Graph(ROADS))
+    space = sl.SpanningTree(networkx.Graph(ROADS))
     return draw(space, torch.tensor([-0.6 * distance(road) for road in space.edges]), limit=3)
 
 
@@ -226,7 +220,7 @@ def general_matching() -> Figure:
     """Who shares a room with whom."""
     people = ("Ada", "Bo", "Cleo", "Dan", "Eve", "Finn")
     graph = networkx.Graph([pair for pair in itertools.combinations(people, 2) if pair != ("Ada", "Finn")])
-    space = GeneralMatching(graph)
+    space = sl.GeneralMatching(graph)
     return draw(space, 0.5 + noise(len(space.edges), scale=0.8, seed=3))
 
 
@@ -244,13 +238,13 @@ def permutation() -> Figure:
     runners = ("Ada", "Bo", "Cleo", "Dan")
     speed, place = torch.tensor([1.2, 0.9, 0.2, -0.3]), torch.tensor([1.0, 0.4, -0.2, -1.2])
     scores = speed.unsqueeze(-1) * place
-    return draw(Permutation(4), scores, names=runners, labels=("1st", "2nd", "3rd", "4th"))
+    return draw(sl.Permutation(4), scores, names=runners, labels=("1st", "2nd", "3rd", "4th"))
 
 
 @picture
 def product() -> Figure:
-    """A chain, bits and a matching side by side, independent of each other."""
-    space = Product(sl.LinearChain(6, 3), sl.BitVector(6, symmetric=False), sl.Categorical(6))
+    """A chain, bits and a label, independent of each other."""
+    space = sl.Product(sl.LinearChain(6, 3), sl.BitVector(6, symmetric=False), sl.Categorical(6))
     transition = 0.6 * torch.eye(3, dtype=torch.float64)
     members = (noise(6, 3, scale=0.8), 0.5 + noise(6, scale=0.7), noise(6))
     return draw(space, space.join(*members), transition, gamma=0.5, limit=4)

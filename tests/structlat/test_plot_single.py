@@ -6,9 +6,6 @@ from matplotlib import pyplot
 
 import structlat as sl
 from structlat import plot
-from structlat.structures.dependency_tree import DependencyTree
-from structlat.structures.product import Product
-from structlat.structures.spanning_tree import SpanningTree
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +79,9 @@ def test_a_registered_drawing_is_used_for_a_space_and_those_derived_from_it():
         assert not plot.distribution(post, shape=(2, 4)).axes[0].lines
         with pytest.raises(sl.ArgumentError, match=r"labels: got .*; the drawing of a .* has no place for labels"):
             plot.structure(z[0], space, labels=["nowhere"])
-    member = plot.structure(torch.tensor([1.0] + [0] * 7 + [1, 0]), Product(Corner(), Cube.from_argmax(lambda s: s, 2)))
+    member = plot.structure(
+        torch.tensor([1.0] + [0] * 7 + [1, 0]), sl.Product(Corner(), Cube.from_argmax(lambda s: s, 2))
+    )
     assert [len(inset.lines) for inset in member.axes[0].child_axes] == [1, 0]
 
 
@@ -98,7 +97,7 @@ def test_a_registered_drawing_is_used_for_a_space_and_those_derived_from_it():
         ([0.0, 1.0], sl.BitVector(2), {}, "z: got list"),
         (torch.zeros(5, 2), sl.BitVector(2), {}, r"z: got shape \(5, 2\); expected one structure \(2,\) of BitVector"),
         (torch.tensor([0.5, 1]), sl.BitVector(2), {}, r"z: got \[0.5, 1.0\]; expected a structure of BitVector"),
-        (torch.tensor([2, 1]), DependencyTree(2), {}, r"z: got \[2, 1\]; expected a structure of DependencyTree"),
+        (torch.tensor([2, 1]), sl.DependencyTree(2), {}, r"z: got \[2, 1\]; expected a structure of DependencyTree"),
         (torch.zeros(2, 2, 2), Cube(), {}, r"space: got .*Cube.*, whose vertices \(2, 2, 2\) are no images"),
         (torch.tensor(1), sl.Categorical(2), {"names": ["a"]}, r"names: got \['a'\]; .* 2 names, one for each label"),
         (
@@ -108,9 +107,9 @@ def test_a_registered_drawing_is_used_for_a_space_and_those_derived_from_it():
             "names: got 'ab'; .* 2 names, one for each position",
         ),
         (torch.tensor([0, 1]), sl.LinearChain(2, 2), {"labels": ["a"]}, "labels: .* 2 names, one for each state"),
-        (torch.tensor([0, 1]), DependencyTree(2), {"names": [*"abc"]}, "names: .* 2 names, one for each word"),
-        (torch.tensor([0, 1]), DependencyTree(2), {"labels": [*"ab"]}, "labels: .* has no place for labels"),
-        (torch.tensor([1.0]), SpanningTree(networkx.Graph(["ab"])), {"names": [*"ab"]}, "names: .* has no place"),
+        (torch.tensor([0, 1]), sl.DependencyTree(2), {"names": [*"abc"]}, "names: .* 2 names, one for each word"),
+        (torch.tensor([0, 1]), sl.DependencyTree(2), {"labels": [*"ab"]}, "labels: .* has no place for labels"),
+        (torch.tensor([1.0]), sl.SpanningTree(networkx.Graph(["ab"])), {"names": [*"ab"]}, "names: .* has no place"),
         (torch.tensor([1, 0]), sl.BipartiteMatching(2, 2), {"names": [*"abc"]}, "names: .* 2 names, one for each row"),
         (
             torch.tensor([1, 0]),

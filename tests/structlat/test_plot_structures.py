@@ -13,12 +13,6 @@ from matplotlib.figure import Figure
 import structlat as sl
 from structlat import plot
 from structlat.plot.drawings.names import LABELS, ON
-from structlat.structures.dependency_tree import DependencyTree
-from structlat.structures.general_matching import GeneralMatching
-from structlat.structures.permutation import Permutation
-from structlat.structures.product import Product
-from structlat.structures.restricted import Restricted
-from structlat.structures.spanning_tree import SpanningTree
 
 CITIES = [("Ulm", "Rome"), ("Rome", "Oslo"), ("Oslo", "Ulm"), ("Oslo", "Nice"), ("Nice", "Rome")]
 DAG = networkx.DiGraph([("s", "a"), ("s", "b"), ("a", "b"), ("a", "t"), ("b", "t"), ("s", "t")])
@@ -32,19 +26,23 @@ SPACES = [
     sl.SemiMarkov(4, 2, 3),
     sl.Alignment(3, 4),
     sl.Alignment(2, 3, many_to_one=True),
-    DependencyTree(3),
-    DependencyTree(3, projective=False, multi_root=False),
+    sl.DependencyTree(3),
+    sl.DependencyTree(3, projective=False, multi_root=False),
     sl.BinaryTree(4),
     sl.BinaryTree(2, 2),
-    SpanningTree(networkx.Graph(CITIES)),
-    GeneralMatching(networkx.Graph(CITIES)),
+    sl.SpanningTree(networkx.Graph(CITIES)),
+    sl.GeneralMatching(networkx.Graph(CITIES)),
     sl.ShortestPath(DAG, "s", "t"),
     sl.BipartiteMatching(2, 3, partial=True),
-    Permutation(3),
-    Product(sl.LinearChain(2, 2), sl.BitVector(2, symmetric=False)),
-    Product(sl.BinaryTree(2), DependencyTree(2)),
-    Restricted(sl.BipartiteMatching(3, 2), on=torch.tensor([[True, False], [False, False], [False, False]])),
-    *(space(n) for n in (1,) for space in (sl.Categorical, sl.BitVector, DependencyTree, sl.BinaryTree, Permutation)),
+    sl.Permutation(3),
+    sl.Product(sl.LinearChain(2, 2), sl.BitVector(2, symmetric=False)),
+    sl.Product(sl.BinaryTree(2), sl.DependencyTree(2)),
+    sl.Restricted(sl.BipartiteMatching(3, 2), on=torch.tensor([[True, False], [False, False], [False, False]])),
+    *(
+        space(n)
+        for n in (1,)
+        for space in (sl.Categorical, sl.BitVector, sl.DependencyTree, sl.BinaryTree, sl.Permutation)
+    ),
 ]
 
 
@@ -167,7 +165,7 @@ def test_an_alignment_is_its_path():
 
 @pytest.mark.parametrize("heads", [[2, 0, 2, 5, 2], [0, 0, 4, 5, 0], [3, 5, 0, 3, 4]])
 def test_each_word_has_one_arc_from_its_head(heads):
-    ax = axes_of(DependencyTree(5, projective=False), heads, names=["it", "is", "a", "small", "telescope"])
+    ax = axes_of(sl.DependencyTree(5, projective=False), heads, names=["it", "is", "a", "small", "telescope"])
     assert ticks(ax.xaxis) == ["it", "is", "a", "small", "telescope"]
     place = ax.get_xticks()
     assert len(lines(ax)) == 5
@@ -183,7 +181,7 @@ def test_each_word_has_one_arc_from_its_head(heads):
 
 
 def test_arcs_of_a_projective_tree_lie_above_each_other():
-    space = DependencyTree(5)
+    space = sl.DependencyTree(5)
     for z in space.enumerate()[::15]:
         arcs = [arc for arc in lines(axes_of(space, z)) if len(arc) > 2]
         for low in arcs:
@@ -217,7 +215,11 @@ def leaves_below(place, children):
 
 @pytest.mark.parametrize(
     "space",
-    [SpanningTree(networkx.Graph(CITIES)), GeneralMatching(networkx.Graph(CITIES)), sl.ShortestPath(DAG, "s", "t")],
+    [
+        sl.SpanningTree(networkx.Graph(CITIES)),
+        sl.GeneralMatching(networkx.Graph(CITIES)),
+        sl.ShortestPath(DAG, "s", "t"),
+    ],
     ids=repr,
 )
 def test_edges_of_the_structure_are_thick_and_nodes_have_names(space):
@@ -248,7 +250,7 @@ def test_a_path_leads_to_the_right():
 def test_a_node_without_edges_is_drawn_too():
     graph = networkx.Graph([("a", "b")])
     graph.add_node("hermit")
-    assert sorted(words(axes_of(GeneralMatching(graph), [1.0]))) == ["a", "b", "hermit"]
+    assert sorted(words(axes_of(sl.GeneralMatching(graph), [1.0]))) == ["a", "b", "hermit"]
 
 
 @pytest.mark.parametrize("z", [[2, 0, -1], [-1, -1, -1], [1, 2, 0]])
@@ -265,9 +267,11 @@ def test_a_matching_joins_rows_with_columns(z):
     assert dark == {place for pair in pairs for place in pair}
 
 
-@pytest.mark.parametrize("members", [(sl.LinearChain(4, 2), sl.Categorical(3)), (sl.BinaryTree(3), DependencyTree(2))])
+@pytest.mark.parametrize(
+    "members", [(sl.LinearChain(4, 2), sl.Categorical(3)), (sl.BinaryTree(3), sl.DependencyTree(2))]
+)
 def test_members_of_a_product_are_drawn_in_their_own_way(members):
-    space = Product(*members)
+    space = sl.Product(*members)
     z = space.enumerate()[-1]
     insets = axes_of(space, z).child_axes
     assert len(insets) == 2
@@ -284,7 +288,7 @@ def test_members_of_a_product_are_drawn_in_their_own_way(members):
 def test_a_restricted_space_is_drawn_as_the_whole():
     on = torch.zeros(3, 2, dtype=torch.bool)
     on[0, 1] = True
-    ax = axes_of(Restricted(sl.LinearChain(3, 2), on=on), [1, 0, 0], names=["x", "y", "z"], labels=["no", "yes"])
+    ax = axes_of(sl.Restricted(sl.LinearChain(3, 2), on=on), [1, 0, 0], names=["x", "y", "z"], labels=["no", "yes"])
     assert words(ax) == ["yes", "no", "no"]
     assert ticks(ax.xaxis) == ["x", "y", "z"]
 

@@ -81,6 +81,12 @@ def draw_named(space: Structure, z: Tensor, ax: Axes, **named: Sequence[str] | N
     drawing(space, z, ax, **given)
 
 
+def fill_strip(ax: Axes) -> None:
+    """Cells side by side are as high as wide axes, and squares in others."""
+    box = ax.get_window_extent()
+    ax.set_aspect("auto" if box.width >= 1.5 * box.height else "equal")
+
+
 def bare(ax: Axes) -> None:
     """Axes without ticks and frame; title and axis labels stay possible."""
     ax.set(xticks=[], yticks=[])

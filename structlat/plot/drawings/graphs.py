@@ -12,7 +12,7 @@ from torch import Tensor
 
 from structlat.plot.drawings.base import PAGE, Size, draw, size
 from structlat.plot.drawings.layouts import Points, bend_edges, curve, place_names, place_nodes
-from structlat.plot.drawings.names import CHARACTER, FAINT, INK, OFF, ON, longest
+from structlat.plot.drawings.names import CHARACTER, FAINT, INK, OFF, ON, SMALL, longest
 from structlat.structures._graph import GraphParts
 from structlat.structures.general_matching import GeneralMatching
 from structlat.structures.shortest_path import ShortestPath
@@ -55,7 +55,8 @@ def draw_edges(space: GraphSpace, z: Tensor, ax: Axes) -> None:
     layout = _layout(space)
     on = (z > 0).tolist()
     inside = _inside_nodes(parts)
-    shrink = 72 * RADIUS if inside else 4
+    scale = _scale(layout, ax)
+    radius = (72 * RADIUS if inside else 3) * scale  # points
     for (u, v), bend, is_on in zip(parts.index.tolist(), layout.bends, on, strict=True):
         (x, y), (other_x, other_y) = layout.places[[u, v]].tolist()
         edge = FancyArrowPatch(
@@ -64,17 +65,19 @@ def draw_edges(space: GraphSpace, z: Tensor, ax: Axes) -> None:
             arrowstyle="-|>" if parts.directed else "-",
             connectionstyle=f"arc3,rad={bend}",
             color=ON if is_on else OFF,
-            linewidth=2.4 if is_on else 1.0,
-            mutation_scale=11 if is_on else 8,
-            shrinkA=shrink,
-            shrinkB=shrink,
+            linewidth=2.4 * scale if is_on else scale,
+            mutation_scale=(11 if is_on else 8) * scale,
+            shrinkA=radius,
+            shrinkB=radius,
+            clip_on=False,
             zorder=2 if is_on else 1,
         )
         ax.add_patch(edge)
     used = set(parts.index[on].ravel().tolist())
     for i, ((x, y), side) in enumerate(zip(layout.places.tolist(), layout.sides.tolist(), strict=True)):
-        ax.plot(x, y, "o", color=ON if i in used else FAINT, markersize=144 * RADIUS if inside else 6, zorder=3)
-        _draw_name(ax, str(parts.nodes[i]), (x, y), None if inside else side)
+        color = ON if i in used else FAINT
+        ax.plot(x, y, "o", color=color, markersize=2 * radius, clip_on=False, zorder=3)
+        _draw_name(ax, str(parts.nodes[i]), (x, y), None if inside else side, SMALL * scale)
     ax.set(xlim=(layout.low[0], layout.high[0]), ylim=(layout.low[1], layout.high[1]))
 
 
@@ -88,10 +91,10 @@ def graph_size(space: GraphSpace, names: Sequence[str] | None, labels: Sequence[
     return Size(across, tall)
 
 
-def _draw_name(ax: Axes, name: str, at: tuple[float, float], side: list[int] | None) -> None:
+def _draw_name(ax: Axes, name: str, at: tuple[float, float], side: list[int] | None, points: float) -> None:
     """The name of a node, in it or at a side of it."""
     if side is None:
-        ax.text(*at, name, ha="center", va="center", fontsize="small", color="white", zorder=4)
+        ax.text(*at, name, ha="center", va="center", fontsize=points, color="white", zorder=4)
         return
     from matplotlib.patheffects import withStroke
 
@@ -104,11 +107,18 @@ def _draw_name(ax: Axes, name: str, at: tuple[float, float], side: list[int] | N
         textcoords="offset points",
         ha=("center", "left", "right")[across],
         va=("center", "bottom", "top")[upwards],
-        fontsize="small",
+        fontsize=points,
         color=INK,
         zorder=4,
         path_effects=[withStroke(linewidth=2.5, foreground="white")],  # edges behind it are kept off
     )
+
+
+def _scale(layout: _Layout, ax: Axes) -> float:
+    """How much smaller nodes and names are on axes that are smaller than the layout."""
+    box = ax.get_window_extent()
+    wanted = (layout.high - layout.low) * ax.figure.dpi
+    return float(np.clip(min(1.1 * box.width / wanted[0], 1.1 * box.height / wanted[1]), 0.5, 1))
 
 
 def _layout(space: GraphSpace) -> _Layout:

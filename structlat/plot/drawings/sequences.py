@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from structlat.plot.drawings.base import PAGE, Size, draw, size
+from structlat.plot.drawings.base import PAGE, Size, draw, fill_strip, size
 from structlat.plot.drawings.names import (
     CHARACTER,
     INK,
@@ -89,6 +89,7 @@ def _draw_segments(ax: Axes, length: int, segments: Iterable[Segment], words: li
         word, points = shortened(words[label], 0.95 * cell * count)
         ax.text(start + count / 2, 0.48, word, ha="center", va="center", fontsize=points, color=INK)
     ax.set(xlim=(0, length), ylim=(0, 1))
+    fill_strip(ax)
 
 
 def _draw_bounds(ax: Axes, places: Iterable[int]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from structlat.plot.drawings.base import PAGE, Size, draw, size
+from structlat.plot.drawings.base import PAGE, Size, draw, fill_strip, size
 from structlat.plot.drawings.images import draw_image
 from structlat.plot.drawings.names import (
     CHARACTER,
@@ -83,9 +83,7 @@ def choice_size(space: Categorical, names: Sequence[str] | None, labels: Sequenc
 def _draw_cells(ax: Axes, z: Tensor) -> None:
     n = len(z)
     draw_image(ax, z.unsqueeze(0))
-    box = ax.get_window_extent()
-    if box.width >= 1.5 * box.height:
-        ax.set_aspect("auto")  # cells fill the strip
+    fill_strip(ax)
     if width_of(ax) >= 0.1 * n:
         for i in range(1, n):
             ax.axvline(i - 0.5, color=EDGE, linewidth=0.8)
