@@ -99,6 +99,8 @@ def targets() -> str:
     two = [r for r in t if r["threads"] == 2 and r["mode"] == "forward" and "top" not in r["case"]]
     names = ", ".join(r["case"] for r in two)
     add(f"two threads against one, batch 1,024, forward: {names}", "1.7", [r["times_faster"] for r in two], 1.7)
+    viterbi = pick(load("spaces")["results"], structure="chain 32x16", what="top-4")["times_faster"]["torch-struct"]
+    add("4 best of chains 32x16, batch 8, against torch-struct", "50", [viterbi], 50)
     batch = [r["exponent_time"] for r in growth["results"] if r["axis"] == "batch"]
     rows.append(("growth in the batch: exponents", "at most 1.05", ", ".join(map(number, batch)), max(batch) <= 1.05))
     mib = growth["peak_memory"]["mib"]
@@ -124,6 +126,45 @@ def structures() -> str:
         ms = {r["mode"]: r["ms"]["median"] for r in found if (r["structure"], r["read"]) == (structure, read)}
         rows.append([structure, read, *(number(ms[m]) if m in ms else "left out" for m in modes)])
     return table(["space", "read", "forward, ms", "forward + backward, ms"], rows)
+
+
+def spaces() -> str:
+    """Milliseconds of each space's oracles, one thread, and how many times longer others take."""
+    asked = ("MAP", "top-4", "top-10", "log-partition", "with gradient", "10 samples", "sparsemap")
+    rows = []
+    results = load("spaces")["results"]
+    for structure, batch in dict.fromkeys((r["structure"], r["batch"]) for r in results):
+        found = {r["what"]: r for r in results if r["structure"] == structure}
+        rows.append(
+            [structure, batch, *(number(found[w]["ms"]["structlat"]["median"]) if w in found else "" for w in asked)]
+        )
+    return table(["space", "batch", *asked], rows)
+
+
+def independent() -> str:
+    """Ours beside independent implementations of the same."""
+    rows = []
+    for r in load("spaces")["results"]:
+        for whose, faster in r["times_faster"].items():
+            ours, theirs = (number(r["ms"][x]["median"]) for x in ("structlat", whose))
+            rows.append([r["structure"], r["batch"], r["what"], whose, ours, theirs, number(faster)])
+    return table(["space", "batch", "what", "beside", "ms", "its ms", "times faster"], rows)
+
+
+def reach() -> str:
+    """How time grows with the length, and with k."""
+    rows = [
+        [
+            c["curve"],
+            c["what"],
+            c["axis"],
+            f"{c['values'][0]} to {c['values'][-1]}",
+            number(c["ms"][-1]["median"]),
+            f"{c['exponent']:.2f}",
+        ]
+        for c in load("spaces")["growth"]
+    ]
+    return table(["problem, batch 16", "what", "over", "from, to", "ms at the end", "exponent"], rows)
 
 
 def threads() -> str:
@@ -189,7 +230,10 @@ def simplex() -> str:
     return table(["", "size", "", "ms", "entmax, ms", "entmax, k=100, ms", "x entmax"], rows)
 
 
-SECTIONS = {f.__name__: f for f in (targets, peers, structures, threads, growth, solvers, warm, simplex)}
+SECTIONS = {
+    f.__name__: f
+    for f in (targets, peers, structures, spaces, independent, reach, threads, growth, solvers, warm, simplex)
+}
 
 
 def written(text: str) -> str:

@@ -7,6 +7,7 @@ Scores go in, a few structures with probabilities come out. See ``structure.py``
 from structlat import losses, structures, testing
 from structlat.distribution import SparseDistribution
 from structlat.errors import ArgumentError, InfeasibleError, NonConvergenceWarning
+from structlat.factors import FactorGraph, GraphMarginals, lp_sparsemap
 from structlat.gibbs import Gibbs
 from structlat.layers import Marginalize, SparseMAP, TopKSparsemax
 from structlat.normalizers import argmax, marginalize, sparsemap, topk_sparsemax
@@ -16,6 +17,7 @@ from structlat.solvers.info import SolverInfo, Trace
 from structlat.structure import Structure
 from structlat.structures import (
     Alignment,
+    AtMostOne,
     BinaryTree,
     BipartiteMatching,
     BitVector,
@@ -26,12 +28,15 @@ from structlat.structures import (
     GeneralMatching,
     Knapsack,
     LinearChain,
+    Or,
+    Pair,
     Permutation,
     Product,
     Restricted,
     SemiMarkov,
     ShortestPath,
     SpanningTree,
+    Xor,
 )
 from structlat.tractable import Tractable
 
@@ -40,6 +45,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Alignment",
     "ArgumentError",
+    "AtMostOne",
     "BinaryTree",
     "BipartiteMatching",
     "BitVector",
@@ -47,13 +53,17 @@ __all__ = [
     "Categorical",
     "DependencyTree",
     "DynamicProgram",
+    "FactorGraph",
     "GeneralMatching",
     "Gibbs",
+    "GraphMarginals",
     "InfeasibleError",
     "Knapsack",
     "LinearChain",
     "Marginalize",
     "NonConvergenceWarning",
+    "Or",
+    "Pair",
     "Permutation",
     "Product",
     "Restricted",
@@ -67,9 +77,11 @@ __all__ = [
     "TopKSparsemax",
     "Trace",
     "Tractable",
+    "Xor",
     "argmax",
     "entmax15",
     "losses",
+    "lp_sparsemap",
     "marginalize",
     "perturb_and_map",
     "sparsemap",

@@ -10,6 +10,7 @@ from structlat.structures.dependency_tree import DependencyTree
 from structlat.structures.dynamic_program import DynamicProgram
 from structlat.structures.general_matching import GeneralMatching
 from structlat.structures.knapsack import Knapsack
+from structlat.structures.logic import AtMostOne, Or, Pair, Xor
 from structlat.structures.matching import BipartiteMatching
 from structlat.structures.permutation import Permutation
 from structlat.structures.product import Product
@@ -20,6 +21,7 @@ from structlat.structures.spanning_tree import SpanningTree
 
 __all__ = [
     "Alignment",
+    "AtMostOne",
     "BinaryTree",
     "BipartiteMatching",
     "BitVector",
@@ -30,10 +32,13 @@ __all__ = [
     "GeneralMatching",
     "Knapsack",
     "LinearChain",
+    "Or",
+    "Pair",
     "Permutation",
     "Product",
     "Restricted",
     "SemiMarkov",
     "ShortestPath",
     "SpanningTree",
+    "Xor",
 ]
