@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 import structlat as sl
 from structlat import plot
 from structlat.plot.drawings.names import LABELS, ON
+from structlat.structures.logic import Or, Pair
 
 CITIES = [("Ulm", "Rome"), ("Rome", "Oslo"), ("Oslo", "Ulm"), ("Oslo", "Nice"), ("Nice", "Rome")]
 DAG = networkx.DiGraph([("s", "a"), ("s", "b"), ("a", "b"), ("a", "t"), ("b", "t"), ("s", "t")])
@@ -21,6 +22,8 @@ SPACES = [
     sl.BitVector(3),
     sl.BudgetBitVector(4, 2),
     sl.BudgetBitVector(3, torch.tensor([1, 2])),
+    Or(3),
+    Pair(),
     sl.Knapsack([2, 1, 3], 4),
     sl.LinearChain(3, 2),
     sl.SemiMarkov(4, 2, 3),
@@ -101,8 +104,9 @@ def extra(space):
     return space.extra_shapes[: len(space.extra_shapes) - len(space.own_extra)]
 
 
-def test_bits_are_dark_where_they_are_on_over_their_names():
-    ax = axes_of(sl.BitVector(4), [0.0, 1, 1, 0], names=["a", "b", "c", "d"])
+@pytest.mark.parametrize("space", [sl.BitVector(4), sl.BudgetBitVector(4, 2), Or(4)], ids=repr)
+def test_bits_are_dark_where_they_are_on_over_their_names(space):
+    ax = axes_of(space, [0.0, 1, 1, 0], names=["a", "b", "c", "d"])
     np.testing.assert_array_equal(ax.images[0].get_array(), [[0, 1, 1, 0]])
     assert ticks(ax.xaxis) == ["a", "b", "c", "d"]
 

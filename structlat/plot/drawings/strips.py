@@ -24,17 +24,21 @@ from structlat.structures.bits import BitVector
 from structlat.structures.budget import BudgetBitVector
 from structlat.structures.categorical import Categorical
 from structlat.structures.knapsack import Knapsack
+from structlat.structures.logic import Or, Pair
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 CELL = 0.28  # inches
 EDGE = "#b4c3d6"
+Bits = BitVector | BudgetBitVector | Or | Pair
 
 
 @draw.register(BitVector)
 @draw.register(BudgetBitVector)
-def draw_bits(space: BitVector | BudgetBitVector, z: Tensor, ax: Axes, names: Sequence[str] | None = None) -> None:
+@draw.register(Or)
+@draw.register(Pair)
+def draw_bits(space: Bits, z: Tensor, ax: Axes, names: Sequence[str] | None = None) -> None:
     """A cell a bit, dark where it is on; ``names`` of the bits below them."""
     _draw_cells(ax, z)
     if names is not None:
@@ -64,10 +68,10 @@ def draw_choice(space: Categorical, z: Tensor, ax: Axes, names: Sequence[str] | 
 
 @size.register(BitVector)
 @size.register(BudgetBitVector)
+@size.register(Or)
+@size.register(Pair)
 @size.register(Knapsack)
-def strip_size(
-    space: BitVector | BudgetBitVector | Knapsack, names: Sequence[str] | None, labels: Sequence[str] | None
-) -> Size:
+def strip_size(space: Bits | Knapsack, names: Sequence[str] | None, labels: Sequence[str] | None) -> Size:
     """Cells in which names have room, as far as the page allows."""
     n = space.shape[0]
     cell = min(max(CELL, CHARACTER * (longest(names) + 0.5)), PAGE / n)
