@@ -30,6 +30,7 @@ LAYERS = (
     {"perturbation"},
     {"factors"},
     {"layers", "losses", "plot", "testing"},
+    {"estimators"},
 )
 
 
