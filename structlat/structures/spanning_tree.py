@@ -32,46 +32,46 @@ class SpanningTree(Tractable):
     antichain = True
 
     def __init__(self, graph: networkx.Graph) -> None:
-        self._parts = GraphParts(graph, directed=False)
-        self.edges = self._parts.edges
-        self.nodes = len(self._parts.nodes)
-        reached = networkx.node_connected_component(graph, self._parts.nodes[0])
-        for node in self._parts.nodes:
+        self._graph_parts = GraphParts(graph, directed=False)
+        self.edges = self._graph_parts.edges
+        self.nodes = len(self._graph_parts.nodes)
+        reached = networkx.node_connected_component(graph, self._graph_parts.nodes[0])
+        for node in self._graph_parts.nodes:
             if node not in reached:
                 raise ArgumentError(
-                    f"graph: no path leads from {self._parts.nodes[0]!r} to {node!r}; expected a connected graph"
+                    f"graph: no path leads from {self._graph_parts.nodes[0]!r} to {node!r}; expected a connected graph"
                 )
         self.shape = torch.Size([len(self.edges)])
         # a tree is one whose nodes all lead to the first one: the edge from node m + 1 to node h, past the end for none
-        self._table = torch.from_numpy(spanning.heads_table(self._parts.index, self.nodes))
+        self._table = torch.from_numpy(spanning.heads_table(self._graph_parts.index, self.nodes))
 
     def argmax(self, scores: Tensor, *extra: Tensor) -> Tensor:
         """The best tree (Kruskal)."""
-        return to_torch(spanning.argmax(to_numpy(scores), self._parts.index, self.nodes), scores, scores.dtype)
+        return to_torch(spanning.argmax(to_numpy(scores), self._graph_parts.index, self.nodes), scores, scores.dtype)
 
     def compiled(self) -> Compiled | None:
         """The oracle as C functions."""
-        return spanning.compiled(self._parts.index, self.nodes)
+        return spanning.compiled(self._graph_parts.index, self.nodes)
 
     def topk(self, scores: Tensor, *extra: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """The k best trees, by exchanging edges (Gabow 1977)."""
-        z, valid = spanning.topk(to_numpy(scores), self._parts.index, self.nodes, k)
+        z, valid = spanning.topk(to_numpy(scores), self._graph_parts.index, self.nodes, k)
         return to_torch(z, scores, scores.dtype), to_torch(valid, scores)
 
     def enumerate(self, limit: int = ENUMERATION_LIMIT) -> Tensor:
         """Every spanning tree, [|Z|, E]."""
         refuse_past(limit, self.cardinality(), repr(self))
-        return torch.from_numpy(spanning.enumerate(self._parts.index, self.nodes)).to(torch.float64)
+        return torch.from_numpy(spanning.enumerate(self._graph_parts.index, self.nodes)).to(torch.float64)
 
     def cardinality(self) -> int:
         """How many spanning trees there are, by the matrix-tree theorem in whole numbers."""
-        return spanning.cardinality(self._parts.index, self.nodes)
+        return spanning.cardinality(self._graph_parts.index, self.nodes)
 
     def contains(self, z: Tensor) -> Tensor:
         """Whether z is a 0/1 vector whose edges connect all nodes without a cycle."""
         check_event(self, z)
         on = (z == 1).reshape(-1, len(self.edges)).cpu().numpy()
-        found = spanning.contains(on, self._parts.index, self.nodes)
+        found = spanning.contains(on, self._graph_parts.index, self.nodes)
         return to_torch(found, z).reshape(z.shape[:-1]) & is_binary(z)
 
     def _log_partition(self, scores: Tensor, *extra: Tensor) -> Tensor:
@@ -84,8 +84,8 @@ class SpanningTree(Tractable):
         device = scores.device if generator is None else generator.device
         size = (count, len(scores), self.nodes - 1)
         uniform = torch.rand(size, generator=generator, device=device, dtype=torch.float64)
-        z = spanning.sample(to_numpy(scores), self._parts.index, self.nodes, uniform.cpu().numpy())
+        z = spanning.sample(to_numpy(scores), self._graph_parts.index, self.nodes, uniform.cpu().numpy())
         return to_torch(z, scores, scores.dtype)
 
     def __repr__(self) -> str:
-        return f"SpanningTree({self._parts!r})"
+        return f"SpanningTree({self._graph_parts!r})"

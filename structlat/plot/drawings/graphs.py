@@ -51,7 +51,7 @@ def draw_edges(space: GraphSpace, z: Tensor, ax: Axes) -> None:
     """
     from matplotlib.patches import FancyArrowPatch
 
-    parts = _graph_parts(space)
+    parts = space._graph_parts
     layout = _layout(space)
     on = (z > 0).tolist()
     inside = _inside_nodes(parts)
@@ -124,7 +124,7 @@ def _scale(layout: _Layout, ax: Axes) -> float:
 def _layout(space: GraphSpace) -> _Layout:
     if space in _LAYOUTS:
         return _LAYOUTS[space]
-    parts = _graph_parts(space)
+    parts = space._graph_parts
     graph = networkx.DiGraph() if parts.directed else networkx.Graph()
     graph.add_nodes_from(range(len(parts.nodes)))
     edges = parts.index.tolist()
@@ -142,11 +142,6 @@ def _layout(space: GraphSpace) -> _Layout:
     low, high = everything.min(0) - 0.02, everything.max(0) + 0.02
     layout = _LAYOUTS[space] = _Layout(places, bends, sides, low, high)
     return layout
-
-
-def _graph_parts(space: GraphSpace) -> GraphParts:
-    """The graph that a space was built from, whatever it calls it."""
-    return next(x for x in vars(space).values() if isinstance(x, GraphParts))
 
 
 def _inside_nodes(parts: GraphParts) -> bool:
