@@ -12,9 +12,11 @@
 | ``topk``, ``sparsemap``, ``sparsemap-budget`` | sparse | as many as have probability | exact |
 | ``sum-and-sample`` | softmax | k + 1 | unbiased |
 | ``sfe``, ``sfe+``, ``rloo``, ``nvil`` | softmax | 1, 2, 2, 1 (a sample) | unbiased |
-| ``disarm`` | independent bits | 2 | unbiased |
-| ``vimco`` | softmax | 5 (samples) | unbiased for a bound |
-| ``gumbel``, ``st-gumbel`` | independent choices | 1 | biased |
+| ``disarm`` | softmax of bits | 2 | unbiased |
+| ``vimco`` | softmax | 5 (one a sample) | unbiased for a bound |
+| ``gumbel``, ``st-gumbel`` | softmax of one choice, or of bits | 1 (a sample) | biased |
+| ``perturb-and-map`` | best of noisy scores | 2 (a sample, and the best) | unbiased for this q |
+| ``imle`` | best of noisy scores | 1 (a sample) | biased |
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ from structlat.estimators.base import Estimate, Estimator
 from structlat.estimators.disarm import DisARM
 from structlat.estimators.exact import Exact
 from structlat.estimators.gumbel_softmax import GumbelSoftmax
+from structlat.estimators.imle import IMLE
 from structlat.estimators.nvil import NVIL
+from structlat.estimators.perturb_and_map import PerturbAndMAP
 from structlat.estimators.score_function import ScoreFunction
 from structlat.estimators.sum_and_sample import SumAndSample
 from structlat.estimators.vimco import VIMCO
@@ -48,6 +52,8 @@ ESTIMATORS: dict[str, Callable[..., Estimator]] = {
     "sum-and-sample": SumAndSample,
     "vimco": VIMCO,
     "disarm": DisARM,
+    "perturb-and-map": PerturbAndMAP,
+    "imle": IMLE,
 }
 
 
@@ -67,6 +73,7 @@ def get(name: str) -> Callable[..., Estimator]:
 
 __all__ = [
     "ESTIMATORS",
+    "IMLE",
     "NVIL",
     "VIMCO",
     "DisARM",
@@ -74,6 +81,7 @@ __all__ = [
     "Estimator",
     "Exact",
     "GumbelSoftmax",
+    "PerturbAndMAP",
     "ScoreFunction",
     "SumAndSample",
     "get",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -36,6 +37,10 @@ class Loss:
         if not callable(fn):
             raise ArgumentError(f"loss_fn: got {type(fn).__name__}; expected a function from (z, i) to losses [N]")
         self.fn, self.structure, self.vertices, self.dtype = fn, structure, vertices, dtype
+
+    def takes_vertices(self) -> bool:
+        """Whether what it gets are vertices, asked for or because z is its own."""
+        return self.vertices or type(self.structure).vertex is Structure.vertex
 
     def __call__(self, z: Tensor, there: Tensor | None = None) -> Tensor:
         """Losses [S, *batch] of z [S, *batch, *event]; 0 where ``there`` [S, *batch] is False, which is not asked."""
@@ -176,6 +181,13 @@ def check_listed(name: str, structure: Structure, why: str, other: str) -> None:
     except ArgumentError as error:
         many = str(error).partition(";")[0].removeprefix("limit: ")
         raise refusal(name, structure, f"{why}: {many}", other) from None
+
+
+def check_positive(name: str, value: float) -> float:
+    """Check a finite number above 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise ArgumentError(f"{name}: got {value!r}; expected a finite number above 0")
+    return float(value)
 
 
 def count_of(number: int, like: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from structlat.errors import ArgumentError, check_count
-from structlat.estimators.base import Call, Estimate, Estimator, count_of
-from structlat.estimators.noise import logistic, standard_gumbel
+from structlat.estimators.base import Call, Estimate, Estimator, check_positive, count_of
+from structlat.estimators.noise import gumbel, logistic
 from structlat.gibbs import Gibbs
 from structlat.structure import Structure
 from structlat.structures.bits import BitVector
@@ -65,11 +65,8 @@ class GumbelSoftmax(Estimator):
         self.name = "st-gumbel" if hard else "gumbel"
         if not isinstance(structure, (Categorical, BitVector)):
             raise self._refuse("it relaxes what one independent choice is made of: Categorical and BitVector")
-        for name, x in (("temperature", temperature), ("rate", rate), ("least", least)):
-            low = 0 if name == "rate" else math.ulp(0.0)
-            if isinstance(x, bool) or not isinstance(x, (int, float)) or not low <= x < math.inf:
-                raise ArgumentError(f"{name}: got {x!r}; expected a finite number {'from' if not low else 'above'} 0")
-        self.start, self.rate, self.least = float(temperature), float(rate), float(least)
+        self.start, self.least = check_positive("temperature", temperature), check_positive("least", least)
+        self.rate = check_positive("rate", rate) if rate else 0.0
         self.every = check_count("every", every)
         self.samples = check_count("samples", samples)
         self.register_buffer("temperature", torch.tensor(self.start))
@@ -86,13 +83,13 @@ class GumbelSoftmax(Estimator):
 
     def _estimate(self, call: Call) -> Estimate:
         bits = isinstance(self.structure, BitVector)
-        if not (bits or call.loss.vertices):
+        if not call.loss.takes_vertices():
             raise ArgumentError(
                 f"vertices: got False; {self.name!r} expects True for {self.structure!r}: a relaxed sample is no "
                 "structure, but a point between vertices"
             )
         q = Gibbs(self.structure, call.scores, *call.extra, validate_args=False)
-        noise = logistic if bits else standard_gumbel
+        noise = logistic if bits else gumbel
         size = torch.Size([self.samples, *call.scores.shape])
         perturbed = call.scores.double() + noise(size, call.scores.device, call.generator)
         cooled = perturbed / self.temperature

@@ -51,7 +51,7 @@ def split_summed(q: Summed, k: int, generator: torch.Generator | None) -> Split:
     rows = some.nonzero().squeeze(1)
     if len(rows):
         scores, extra = problem.detached()
-        more = [x[rows] if len(x) == len(scores) else x for x in extra]
+        more = _of(rows, scores, tuple(extra))
         one[rows] = _sample_others(problem.structure, scores[rows], more, best[rows], valid[rows], generator)
     z = torch.stack([problem.dressed(x) for x in (*best.unbind(1), one)])
     log_prob = q.gibbs.log_prob(z)
@@ -62,7 +62,7 @@ def split_summed(q: Summed, k: int, generator: torch.Generator | None) -> Split:
 def _sample_others(
     structure: Structure,
     scores: Tensor,
-    extra: list[Tensor],
+    extra: tuple[Tensor, ...],
     best: Tensor,
     valid: Tensor,
     generator: torch.Generator | None,
@@ -74,7 +74,9 @@ def _sample_others(
     z = best[:, 0].clone()
     rows = torch.arange(len(scores), device=scores.device)
     for count in TRIES:
-        drawn = flat_sample(structure, *_rows(rows, scores, *extra), count=count, generator=generator).to(z.dtype)
+        drawn = flat_sample(structure, scores[rows], *_of(rows, scores, extra), count=count, generator=generator).to(
+            z.dtype
+        )
         same = (drawn.unsqueeze(2) == best[rows]).reshape(*drawn.shape[:2], best.shape[1], -1).all(-1)
         new = ~(same & valid[rows]).any(-1)
         found, first = new.any(0), new.to(torch.uint8).argmax(0)
@@ -82,38 +84,56 @@ def _sample_others(
         rows = rows[~found]
         if not len(rows):
             return z
-    for row in rows:
-        alone = _rows(row.reshape(1), scores, *extra)
-        z[row] = _sample_apart(structure, *alone, best=best[row][valid[row]], generator=generator)
+    left = _sample_apart(structure, scores[rows], _of(rows, scores, extra), best[rows], valid[rows], generator)
+    z[rows] = left.to(z.dtype)
     return z
 
 
-def _rows(rows: Tensor, scores: Tensor, *extra: Tensor) -> tuple[Tensor, ...]:
-    """Some of the rows; what all of them share stays one."""
-    return scores[rows], *(x[rows] if len(x) == len(scores) else x for x in extra)
-
-
 def _sample_apart(
-    structure: Structure, scores: Tensor, *extra: Tensor, best: Tensor, generator: torch.Generator | None
+    structure: Structure,
+    scores: Tensor,
+    extra: tuple[Tensor, ...],
+    best: Tensor,
+    valid: Tensor,
+    generator: torch.Generator | None,
 ) -> Tensor:
-    """Z [*event] from softmax over all structures but ``best`` [K, *event], for a single row.
+    """The same, at the cost of a sum over structures for each part of each of the best.
 
     Read vertices as words. One that is none of the best has a first part in which it differs from those that it was
     equal to until then. These beginnings, parts that are on and parts that are off, divide the others among them: q
-    chooses one of them by its sum over structures, and then within it.
+    chooses a beginning by the sum over its structures, and then one of these.
     """
-    word = structure.vertex(best).reshape(len(best), -1) > 0
-    equal = word.unsqueeze(1) == word
+    count, k = valid.shape
+    word = structure.vertex(best).reshape(count, k, -1) > 0
+    equal = word.unsqueeze(2) == word.unsqueeze(1)  # [B, k, k, parts]
     until = torch.cat([torch.ones_like(equal[..., :1]), equal[..., :-1].cumprod(-1) > 0], -1)
-    earlier = torch.ones(len(word), len(word), dtype=torch.bool, device=word.device).tril(-1).unsqueeze(-1)
-    taken = (until & ~equal).any(1) | (until & equal & earlier).any(1)
-    which, end = (~taken).nonzero(as_tuple=True)
+    until &= valid.reshape(count, 1, k, 1)
+    earlier = torch.ones(k, k, dtype=torch.bool, device=word.device).tril(-1).unsqueeze(-1)
+    taken = (until & ~equal).any(2) | (until & equal & earlier).any(2) | ~valid.unsqueeze(-1)
+    totals = scores.new_full(taken.shape, -torch.inf)
+    for at in (~taken).nonzero().split(max(ENTRIES // word.shape[-1], 1)):
+        row, which, end = at.unbind(1)
+        begun, bonus = _begun(scores[row], word[row, which], end)
+        totals[row, which, end] = flat_log_partition(structure, begun, *_of(row, scores, extra)) - bonus
+    chosen = pick(totals.flatten(start_dim=1).softmax(-1), 1, generator).squeeze(0)
+    which, end = chosen // word.shape[-1], chosen % word.shape[-1]
+    begun, _ = _begun(scores, word[torch.arange(count, device=word.device), which], end)
+    return flat_sample(structure, begun, *extra, count=1, generator=generator)[0]
+
+
+def _begun(scores: Tensor, word: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores [B, *shape] that leave the structures which are ``word`` [B, parts] until ``end`` [B], and not there.
+
+    And the bonus in the score of each of them, [B].
+    """
     place = torch.arange(word.shape[-1], device=word.device)
-    fixed, last = place <= end.unsqueeze(1), place == end.unsqueeze(1)
-    on = fixed & (word[which] ^ last)
-    asked = torch.where(on, scores.reshape(1, -1) + BONUS, scores.reshape(1, -1))
-    asked = torch.where(fixed & ~on, -torch.inf, asked).reshape(-1, *structure.shape)
-    parts = asked.split(max(ENTRIES // word.shape[-1], 1))
-    total = torch.cat([flat_log_partition(structure, part, *extra) for part in parts]) - BONUS * on.sum(-1)
-    chosen = pick(total.softmax(-1), 1, generator)
-    return flat_sample(structure, asked[chosen], *extra, count=1, generator=generator)[0, 0]
+    fixed = place <= end.unsqueeze(1)
+    on = fixed & (word ^ (place == end.unsqueeze(1)))
+    flat = scores.reshape(word.shape)
+    flat = torch.where(fixed & ~on, -torch.inf, torch.where(on, flat + BONUS, flat))
+    return flat.reshape(scores.shape), BONUS * on.sum(-1)
+
+
+def _of(rows: Tensor, scores: Tensor, extra: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Extra scores of some of the rows; what all of them share stays one."""
+    return tuple(x[rows] if len(x) == len(scores) else x for x in extra)

@@ -11,6 +11,7 @@ from structlat.estimators.base import Call, Estimate
 from structlat.estimators.posterior import Listed, Sampling, Summed
 from structlat.estimators.rest import split_listed, split_summed
 from structlat.structure import Structure
+from structlat.tractable import has_sums
 
 FEW = 4096  # structures: to list them is no work
 
@@ -31,8 +32,9 @@ class SumAndSample(Sampling):
 
     Notes
     -----
-    Liu et al. (2019), *Rao-Blackwellized Stochastic Gradients for Discrete Distributions*. Others whose probability is
-    within rounding (1e-12 together) are left out. In evaluation mode the estimate is the same.
+    Liu et al. (2019), *Rao-Blackwellized Stochastic Gradients for Discrete Distributions*. Of a space
+    that is too large to be listed, others are left out whose probability is within rounding, 1e-12 together. In
+    evaluation mode the estimate is the same.
     """
 
     name = "sum-and-sample"
@@ -42,12 +44,7 @@ class SumAndSample(Sampling):
     ) -> None:
         super().__init__(structure, 1, vertices=vertices, generator=generator)
         self.k = check_count("k", k)
-        try:
-            structure.enumerate(max(FEW, structure.shape.numel()))
-        except ArgumentError:
-            self._listed = False
-        else:
-            self._listed = True
+        self._listed = not has_sums(structure) or _few(structure)
 
     def _estimate(self, call: Call) -> Estimate:
         made = (self.structure, call.scores, call.extra)
@@ -68,3 +65,11 @@ class SumAndSample(Sampling):
     def settings(self) -> dict[str, Any]:
         """How many are summed over."""
         return {"k": self.k}
+
+
+def _few(structure: Structure) -> bool:
+    try:
+        structure.enumerate(max(FEW, structure.shape.numel()))
+    except ArgumentError:
+        return False
+    return True
