@@ -39,8 +39,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 import structlat as sl
+from structlat.estimators import GumbelSoftmax
 
 S = TypeVar("S", bound="Settings")
+T = TypeVar("T")
 Presets = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
@@ -106,6 +108,7 @@ class Settings:
     threads: int = 1
     resume: bool = False
     progress: bool = True
+    overridden: list[str] = dataclasses.field(default_factory=list, init=False)
 
     def config(self) -> dict[str, Any]:
         """What decides the numbers: all but where files lie and what the computation runs on."""
@@ -113,21 +116,23 @@ class Settings:
 
 
 _PLACES = ("data_root", "cache", "out", "results")
-_NO_CONFIG = (*_PLACES, "accelerator", "devices", "strategy", "threads", "resume", "progress")
+_NO_CONFIG = (*_PLACES, "accelerator", "devices", "strategy", "threads", "resume", "progress", "overridden")
 
 
 def resolve(settings: S, presets: Presets) -> S:
-    """The settings with every ``None`` that the preset knows about replaced.
+    """The settings with every ``None`` that the preset knows about replaced; ``overridden`` names the others.
 
     ``presets[preset]["*"]`` holds the defaults for all estimators, ``presets[preset][estimator]`` what differs for one.
     """
     table = presets[settings.preset]
     defaults = {**table["*"], **table.get(settings.estimator, {})}
     missing = {name: value for name, value in defaults.items() if getattr(settings, name) is None}
-    return dataclasses.replace(settings, **missing)
+    resolved = dataclasses.replace(settings, **missing)
+    resolved.overridden = sorted(defaults.keys() - missing.keys())
+    return resolved
 
 
-def parse(settings: type[S], description: str, arguments: Sequence[str] | None = None) -> S:
+def parse(settings: type[T], description: str, arguments: Sequence[str] | None = None) -> T:
     """The command line as settings. ``--data-root`` and ``--data_root`` are the same option."""
     parser = ArgumentParser(description=description)
     parser.add_argument("--config", action="config", help="YAML file with options")
@@ -225,8 +230,8 @@ def loader(data: Dataset[Any], batches: Batches) -> DataLoader[Any]:
 
 
 class Model(L.LightningModule):
-    """Adam, and the names under which things are logged: ``train/loss``, ``train/calls``, ``validation/<metric>``,
-    ``test/<metric>``.
+    """Adam, temperatures that follow the steps, and the names under which things are logged: ``train/loss``,
+    ``train/calls``, ``validation/<metric>``, ``test/<metric>``.
     """
 
     def __init__(self, settings: Settings, weight_decay: float = 0.0) -> None:
@@ -237,6 +242,12 @@ class Model(L.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam, as in the paper."""
         return torch.optim.Adam(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Cool the relaxed estimators."""
+        for module in self.modules():
+            if isinstance(module, GumbelSoftmax):
+                module.anneal(self.global_step)
 
     def log_training(self, loss: Tensor, calls: Tensor, **more: Tensor) -> None:
         """Log means [] of a training step: the loss, and how many structures the downstream network saw an example."""
@@ -411,9 +422,9 @@ def run(
         if trainer.interrupted:
             raise KeyboardInterrupt from None
         raise
-    (metrics,) = trainer.test(model, loaders.test, ckpt_path=best.best_model_path, verbose=False)
-    columns = history.columns()
+    columns = history.columns()  # before the test, which takes the callbacks' state from the best epoch, too
     calls = columns["train/calls"]
+    (metrics,) = trainer.test(model, loaders.test, ckpt_path=best.best_model_path, verbose=False)
     line = {
         "experiment": experiment,
         "method": settings.estimator,
@@ -423,10 +434,11 @@ def run(
         "metrics": {name.removeprefix("test/"): value for name, value in metrics.items()},
         "calls": sum(calls) / len(calls),
         "calls_last_epoch": calls[-1],
-        "seconds": history.rows[-1]["seconds"],
-        "best_epoch": int(torch.load(best.best_model_path, weights_only=True)["epoch"]) + 1,
+        "seconds": columns["seconds"][-1],
+        "best_epoch": len(history.rows),  # as the test left it
         "data": data,
         "config": settings.config(),
+        "overridden": settings.overridden,  # of it, what is not the preset's
         "command": command(settings, experiment),
         "versions": versions(),
         "machine": machine(settings),

@@ -1,0 +1,354 @@
+"""The paper's tables, again: the grid of methods and seeds of a table, whatever of it is missing.
+
+    python examples/reproduce.py --table 2 --seeds 5 --out docs/results/signal_game.jsonl
+    python examples/reproduce.py --table 3 --preset paper --methods topk sparsemap --jobs 2 --options.epochs 20
+
+A cell is one run of a script of this folder. A finished one is a JSON line in ``--out``, so that a second call runs
+what is missing, and what was interrupted goes on from its last epoch. From the lines it makes a Markdown table beside
+the paper's numbers (between two marks in ``<out>.md``, around which people may write) and, in ``<out>.png``, the
+validation metric by epoch and by second.
+
+Cells run in parallel through joblib, each with one thread: in processes of this machine (``--backend loky``), on a Dask
+cluster (``--address`` of its scheduler) or on Ray. The machines of a cluster share a file system, and have this folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import itertools
+import sys
+import traceback
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import joblib
+import pandas as pd
+from experiment import Settings, parse, read_lines
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+BEGIN, END = "<!-- table: written by examples/reproduce.py -->", "<!-- end of table -->"
+
+
+class Table(NamedTuple):
+    """A table of the paper."""
+
+    script: str
+    metric: str  # of the test
+    monitor: str  # of the validation, for the curves
+    heading: str
+    scale: float  # from the metric to what the table shows
+    digits: int
+    calls: str  # what the calls are of
+    more: Mapping[str, str]  # further metrics to show, with their headings
+    paper: Mapping[
+        str, tuple[str, ...]
+    ]  # metric (one for each number of bits) and calls; methods not in it: ours alone
+    methods: Sequence[str]
+    bits: Sequence[int | None] = (None,)
+
+
+SAMPLED = ("sfe", "sfe+", "nvil", "gumbel", "st-gumbel")
+TABLES = {
+    1: Table(
+        script="semi_supervised_vae",
+        metric="accuracy",
+        monitor="accuracy",
+        heading="accuracy, %",
+        scale=100,
+        digits=2,
+        calls="decoder calls",
+        more={},
+        paper={
+            "sfe": ("94.75 ± .002", "1"),
+            "sfe+": ("96.53 ± .001", "2"),
+            "nvil": ("96.01 ± .002", "1"),
+            "gumbel": ("95.46 ± .001", "1"),
+            "softmax": ("96.93 ± .001", "10"),
+            "sparsemax": ("96.87 ± .001", "1.01 ± 0.01"),
+        },
+        methods=(*SAMPLED, "sum-and-sample", "softmax", "sparsemax"),
+    ),
+    2: Table(
+        script="signal_game",
+        metric="success",
+        monitor="success",
+        heading="success, %",
+        scale=100,
+        digits=1,
+        calls="receiver calls",
+        more={"success_same_class": "same class, %", "success_other_classes": "other classes, %"},
+        paper={
+            "sfe": ("33.05 ± 2.84", "1"),
+            "sfe+": ("44.32 ± 2.72", "2"),
+            "nvil": ("37.04 ± 1.61", "1"),
+            "gumbel": ("23.51 ± 16.19", "1"),
+            "st-gumbel": ("27.42 ± 13.36", "1"),
+            "softmax": ("93.37 ± 0.42", "256"),
+            "sparsemax": ("93.35 ± 0.50", "3.13 ± 0.48"),
+        },
+        methods=(*SAMPLED, "sum-and-sample", "softmax", "sparsemax"),
+    ),
+    3: Table(
+        script="bit_vector_vae",
+        metric="negative_log_likelihood",
+        monitor="negative_elbo",
+        heading="bits a pixel",
+        scale=1,
+        digits=3,
+        calls="generator calls",
+        more={"negative_elbo": "negative ELBO, bits a pixel"},
+        paper={
+            "sfe": ("3.74", "3.77"),
+            "sfe+": ("3.61", "3.59"),
+            "nvil": ("3.65", "3.60"),
+            "gumbel": ("3.57", "3.49"),
+            "topk": ("3.62", "3.61"),
+            "sparsemap": ("3.72", "3.67"),
+            "sparsemap-budget": ("3.64", "3.66"),
+        },
+        methods=(*SAMPLED, "topk", "sparsemap", "sparsemap-budget"),
+        bits=(32, 128),
+    ),
+}
+
+
+@dataclasses.dataclass(kw_only=True)
+class Grid:
+    """Which cells, and how they are run.
+
+    Parameters
+    ----------
+    table
+        of the paper: 1 semi-supervised VAE, 2 signal game, 3 bit-vector VAE
+    preset
+        of the script
+    seeds
+        how many, from 0
+    methods
+        by default all of the table
+    bits
+        of table 3; by default 32 and 128
+    options
+        of the script, for all cells, such as --options.epochs 20
+    out
+        file of the finished cells, one JSON line each; by default in the folder out
+    scratch
+        folder for logs and checkpoints
+    jobs
+        cells at a time
+    backend
+        of joblib
+    address
+        of a Dask scheduler; by default a cluster of this machine's cores
+    """
+
+    table: Literal[1, 2, 3]
+    preset: Literal["quick", "paper"] = "quick"
+    seeds: int = 1
+    methods: list[str] | None = None
+    bits: list[int] | None = None
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    out: str | None = None
+    scratch: str = "out"
+    jobs: int = 1
+    backend: Literal["loky", "dask", "ray"] = "loky"
+    address: str | None = None
+
+
+# ---- Cells. ----------------------------------------------------------------------------------------------------------
+
+
+Cell = dict[str, Any]  # options of the script
+
+
+def cells_of(grid: Grid) -> list[Cell]:
+    """The grid's cells, a seed of all methods before the next seed."""
+    table = TABLES[grid.table]
+    axes = itertools.product(range(grid.seeds), grid.bits or table.bits, grid.methods or table.methods)
+    return [
+        {"estimator": method, "preset": grid.preset, "seed": seed, **({} if bits is None else {"bits": bits})}
+        | grid.options
+        for seed, bits, method in axes
+    ]
+
+
+def settings_class(script: str) -> type[Settings]:
+    """What the script's ``main`` takes."""
+    return typing.get_type_hints(importlib.import_module(script).main)["settings"]  # type: ignore[no-any-return]
+
+
+def line_of(cell: Cell, script: str, lines: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The last line that is of this cell: of its options, and apart from them of the script's and the preset's own."""
+    wanted = settings_class(script)(**cell).config()
+
+    def matches(line: dict[str, Any]) -> bool:
+        config, overridden = line["config"], line.get("overridden", ())
+        return line["experiment"] == script and all(
+            config[name] == value if value is not None else name not in overridden for name, value in wanted.items()
+        )
+
+    return next((line for line in reversed(lines) if matches(line)), None)
+
+
+def run_cell(script: str, cell: Cell, places: Mapping[str, Any]) -> str | None:
+    """Run a cell in this process, which writes its line. Returns what went wrong, if anything did."""
+    try:
+        settings = settings_class(script)(**cell, **places)
+        importlib.import_module(script).main(settings)
+    except Exception:
+        return f"{cell}\n{traceback.format_exc()}"
+    return None
+
+
+@contextlib.contextmanager
+def cluster(grid: Grid) -> Iterator[None]:
+    """Have joblib use the backend."""
+    if grid.backend == "dask":
+        from dask.distributed import Client
+
+        local = {} if grid.address else {"n_workers": grid.jobs, "threads_per_worker": 1}
+        with Client(grid.address, **local), joblib.parallel_config("dask"):
+            yield
+        return
+    if grid.backend == "ray":
+        from ray.util.joblib import register_ray
+
+        register_ray()
+    with joblib.parallel_config(grid.backend, n_jobs=grid.jobs):
+        yield
+
+
+def run_cells(grid: Grid, out: Path) -> list[str]:
+    """Run what is missing. Returns what went wrong, one text a cell."""
+    script = TABLES[grid.table].script
+    lines = read_lines(out)
+    cells = cells_of(grid)
+    missing = [cell for cell in cells if line_of(cell, script, lines) is None]
+    print(f"{script}: {len(cells)} cells, {len(cells) - len(missing)} of them done before")
+    if not missing:
+        return []
+    places = {"out": str(Path(grid.scratch).resolve()), "results": str(out.resolve()), "resume": True}
+    places["progress"] = grid.jobs == 1
+    work = (joblib.delayed(run_cell)(script, cell, places) for cell in missing)
+    if grid.jobs == 1 and grid.backend == "loky":
+        return [error for error in (function(*args, **kwargs) for function, args, kwargs in work) if error]
+    with cluster(grid):
+        # Ray's backend hands nothing back before the end
+        kind: Any = "list" if grid.backend == "ray" else "generator_unordered"
+        done = joblib.Parallel(return_as=kind)(work)
+        return [error for error in tqdm(done, total=len(missing), desc=script, unit="cell") if error]
+
+
+# ---- What comes of them. ---------------------------------------------------------------------------------------------
+
+
+def write_report(grid: Grid, out: Path) -> str:
+    """Write table and curves of the grid's finished cells. Returns the table."""
+    table = TABLES[grid.table]
+    lines = read_lines(out)
+    done = [line for cell in cells_of(grid) if (line := line_of(cell, table.script, lines)) is not None]
+    if not done:
+        return "Nothing is done yet."
+    text = markdown(table, done)
+    page = out.with_suffix(".md")
+    old = page.read_text() if page.exists() else f"{BEGIN}\n{END}\n"
+    before, _, rest = old.partition(BEGIN)
+    after = rest.partition(END)[2]
+    write_whole(page, f"{before}{BEGIN}\n{text}\n{END}{after}".encode())
+    picture = out.with_suffix(".png")
+    unfinished = picture.with_name(f".{picture.name}.unfinished.png")
+    curves(table, done).savefig(unfinished, dpi=100)
+    unfinished.replace(picture)
+    return f"{text}\n\nWritten: {page}, {picture}"
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write under another name beside ``path`` and rename."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_bytes(content)
+    unfinished.replace(path)
+
+
+def frame_of(table: Table, lines: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """A row a cell: method, bits, and the numbers that the table shows, named by their headings."""
+    headings = {table.metric: table.heading, **table.more}
+    return pd.DataFrame(
+        {"method": line["method"], "bits": line.get("bits", 0)}
+        | {heading: table.scale * line["metrics"][name] for name, heading in headings.items()}
+        | {table.calls: line["calls"], f"{table.calls}, last epoch": line.get("calls_last_epoch", line["calls"])}
+        | {"seconds": line["seconds"]}
+        for line in lines
+    )
+
+
+def markdown(table: Table, lines: Sequence[dict[str, Any]]) -> str:
+    """Mean and, of several seeds, sample standard deviation of each method, beside the paper's numbers."""
+    frame = frame_of(table, lines)
+    digits = dict.fromkeys([table.heading, *table.more.values()], table.digits)
+    digits |= {table.calls: 2, f"{table.calls}, last epoch": 2, "seconds": 0}
+    rows = []
+    for (bits, method), group in frame.groupby(["bits", "method"], sort=False):
+        row: dict[str, str] = {"method": str(method)} | ({"bits": str(bits)} if bits else {})
+        row["seeds"] = str(len(group))
+        paper = table.paper.get(str(method), ("", ""))
+        for name, places in digits.items():
+            row[name] = f"{group[name].mean():.{places}f}"
+            if len(group) > 1:
+                row[name] += f" ± {group[name].std():.{places}f}"
+        row[f"paper: {table.heading}"] = paper[list(table.bits).index(bits)] if bits in table.bits else paper[0]
+        if not bits:
+            row[f"paper: {table.calls}"] = paper[1]
+        rows.append(row)
+    text = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
+    return str(text)
+
+
+def curves(table: Table, lines: Sequence[dict[str, Any]]) -> Figure:
+    """The validation metric by epoch and by second: thin, each run; thick, the mean over a method's runs."""
+    every = sorted({line.get("bits", 0) for line in lines})
+    figure = Figure(figsize=(12, 4.4 * len(every)), layout="constrained")
+    axes = figure.subplots(len(every), 2, squeeze=False)
+    methods = list(dict.fromkeys(line["method"] for line in lines))
+    name = f"validation/{table.monitor}"
+    for bits, (by_epoch, by_second) in zip(every, axes, strict=True):
+        for number, method in enumerate(methods):
+            own = [line["history"] for line in lines if (line["method"], line.get("bits", 0)) == (method, bits)]
+            style = {"color": f"C{number}"}
+            for x, ax in (("epoch", by_epoch), ("seconds", by_second)):
+                for history in own:
+                    ax.plot(history[x], history[name], alpha=0.25, linewidth=0.8, **style)
+                if own:
+                    mean = pd.concat([pd.DataFrame({"x": h[x], "y": h[name]}) for h in own]).groupby(level=0).mean()
+                    ax.plot(mean["x"], mean["y"], linewidth=2, label=method, **style)
+        for x, ax in (("epoch", by_epoch), ("seconds of training", by_second)):
+            ax.set(xlabel=x, ylabel=f"{table.monitor}, validation", title=f"{bits} bits" if bits else "")
+            ax.grid(alpha=0.3)
+        by_second.set_xscale("log")
+        by_epoch.legend(frameon=False, fontsize="small")
+    return figure
+
+
+# ---- The command line. -----------------------------------------------------------------------------------------------
+
+
+def main(grid: Grid) -> int:
+    """Run what is missing, and write table and curves. Returns the exit status."""
+    out = Path(grid.out or f"out/{TABLES[grid.table].script}.jsonl")
+    errors = run_cells(grid, out)
+    print(write_report(grid, out))
+    for error in errors:
+        print(f"\nFailed: {error}", file=sys.stderr)
+    return 1 if errors else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(parse(Grid, "Run the cells of one of the paper's tables that are missing.")))
+    except KeyboardInterrupt:
+        print("\nStopped by Ctrl-C. The same command goes on from here.", file=sys.stderr)
+        sys.exit(130)

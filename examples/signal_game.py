@@ -1,0 +1,440 @@
+"""A sender sees an image and sends one of 256 messages; from the message, a receiver finds the image among 16.
+
+    python examples/signal_game.py --estimator sparsemax
+    python examples/signal_game.py --estimator sfe+ --dataset mnist --seed 3
+    python examples/signal_game.py --preset paper --features FOLDER
+
+Table 2 of Correia et al. (2020). Nobody tells the two what the messages are to mean: both learn from the receiver's
+loss alone, and the message is a discrete latent variable. How its gradient is had is all that ``--estimator`` changes.
+
+The paper plays with ImageNet features (``--features``, see :func:`load_features`). Where those cannot be had, the
+images are those of Fashion-MNIST or MNIST, as 64 whitened principal components that are fitted to the training images.
+Training games are made of training images alone. Validation and test games are made once and for all, of images that
+nobody trains on, and are the same for all methods and seeds. The 16 images of a game are drawn at random. The test
+plays two other kinds of game besides: the target among 15 images of its own class (harder: a shirt among shirts), and
+among 15 of other classes.
+
+An answer counts as right where the most probable message makes the receiver give its highest score to the target: for
+all methods alike, and without drawing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pickle
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, Literal, NamedTuple
+
+import lightning as L
+import numpy as np
+import torch
+from data import DataError, Name, load_images, split
+from experiment import Batches, Loaders, Model, Presets, Settings, command_line, loader, resolve, run
+from sklearn.decomposition import PCA
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+import structlat as sl
+import structlat.estimators
+
+MESSAGES = 256
+IMAGES = 16  # in a game
+COMPONENTS = 64
+HIDDEN = 256
+FILTERS = 512
+METHODS = ("sfe", "sfe+", "nvil", "gumbel", "st-gumbel", "sum-and-sample", "softmax", "sparsemax")
+RELAXED = ("gumbel", "st-gumbel")  # their messages are points between vertices
+Distractors = Literal["any", "same", "other", "concepts"]
+
+
+@dataclasses.dataclass(kw_only=True)
+class GameSettings(Settings):
+    """Options of the game, beside those of every experiment.
+
+    Parameters
+    ----------
+    dataset
+        whose images are played with
+    features
+        folder with the published ImageNet features, to play with those instead
+    sender
+        plain: one hidden layer; paper: the convolutional one, which takes far longer to train
+    reward
+        what is minimised: nll, the negative log-likelihood of the target under the receiver; choice, minus one where a
+        choice drawn from the receiver is right
+    divisor
+        of the sender's scores: the larger, the longer the messages stay undecided; the paper's is 10
+    steps
+        training steps in an epoch
+    temperature_rate
+        at which the temperature of gumbel and st-gumbel falls, a step
+    validation_games
+        on which the best epoch is chosen
+    test_games
+        that are counted at the end
+    """
+
+    dataset: Literal["fashion-mnist", "mnist"] = "fashion-mnist"
+    features: str | None = None
+    sender: Literal["plain", "paper"] | None = None
+    reward: Literal["nll", "choice"] | None = None
+    divisor: float = 10.0
+    steps: int | None = None
+    temperature_rate: float | None = None
+    validation_games: int = 2000
+    test_games: int = 5000
+
+    def config(self) -> dict[str, Any]:
+        """What decides the numbers; of the features, only whether they are those of ImageNet."""
+        return {**super().config(), "features": None if self.features is None else "imagenet"}
+
+
+# entropy coefficients, temperature rates and rewards are the paper's in both presets (sum-and-sample, which is not in
+# its table, takes those of dense); so are, in the paper's preset, the learning rates
+_SHARED: dict[str, dict[str, Any]] = {
+    "*": {"batch_size": 64, "entropy": 0.1, "temperature_rate": 1e-5, "reward": "nll"},
+    "sfe": {"entropy": 0.05, "reward": "choice"},
+    "sfe+": {"entropy": 0.05, "reward": "choice"},
+    "gumbel": {"entropy": 0.01},
+    "st-gumbel": {"entropy": 0.01},
+}
+_QUICK: dict[str, dict[str, Any]] = {"*": {"sender": "plain", "epochs": 20, "steps": 50, "learning_rate": 5e-3}}
+_PAPER: dict[str, dict[str, Any]] = {
+    "*": {"sender": "paper", "epochs": 50, "steps": 1000, "learning_rate": 1e-3},
+    "sparsemax": {"learning_rate": 5e-3},
+}
+PRESETS: Presets = {
+    preset: {name: {**_SHARED.get(name, {}), **table.get(name, {})} for name in {*_SHARED, *table}}
+    for preset, table in (("quick", _QUICK), ("paper", _PAPER))
+}
+
+
+# ---- Images and games. -----------------------------------------------------------------------------------------------
+
+
+class Pool(NamedTuple):
+    """Images to make games of: features [N, F] and the class of each [N], int64."""
+
+    features: Tensor
+    labels: Tensor
+
+
+class Pools(NamedTuple):
+    """Three pools that have no image in common, and where they are from."""
+
+    train: Pool
+    validation: Pool
+    test: Pool
+    data: dict[str, Any]
+
+
+def load_pools(settings: GameSettings) -> Pools:
+    """Features of the images that the settings ask for."""
+    if settings.features is not None:
+        return load_features(Path(settings.features))
+    return load_components(settings.dataset, settings.data_root, settings.cache)
+
+
+@functools.lru_cache(maxsize=1)  # the cells of a grid share it
+def load_components(dataset: Name, data_root: str | None, cache: str | None) -> Pools:
+    """The principal components of a data set's images."""
+    images = load_images(dataset, data_root, cache)
+    count = len(images.train)
+    train, held = split(count, [count - count // 12, count // 12], seed=0)
+    flat = images.train.flatten(1).numpy().astype(np.float32) / 255
+    components = PCA(COMPONENTS, whiten=True, svd_solver="covariance_eigh").fit(flat[train])
+    test = components.transform(images.test.flatten(1).numpy().astype(np.float32) / 255)
+    features = torch.from_numpy(components.transform(flat)).float()
+    data = images.provenance | {
+        "features": f"{COMPONENTS} whitened principal components, fitted to the training images",
+        "game_images": f"{len(train):,} of the training images to train with, {len(held):,} to validate with; "
+        f"{len(test):,} test images",
+    }
+    return Pools(
+        Pool(features[train], images.train_labels[train]),
+        Pool(features[held], images.train_labels[held]),
+        Pool(torch.from_numpy(test).float(), images.test_labels),
+        data,
+    )
+
+
+class _Plain(pickle.Unpickler):
+    """Reads lists, strings and numbers, and no objects: to unpickle one is to run its code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Refuse."""
+        raise DataError(f"labels: expected a list of strings; got one that holds {module}.{name}")
+
+
+def load_features(folder: Path) -> Pools:
+    """The published features of Bouchacourt and Baroni (2018), as the paper uses them: one concept an image of a game.
+
+    ``ours_images_single_sm0.h5`` holds one array [N, 4096], whatever its key; ``ours_images_single_sm0.objects`` a
+    pickled list of N strings, the concepts. Features are scaled to length 1. A tenth of the images, at random, is for
+    validation and another for the test.
+    """
+    import h5py
+
+    features_file, labels_file = (folder / f"ours_images_single_sm0.{kind}" for kind in ("h5", "objects"))
+    for file in (features_file, labels_file):
+        if not file.is_file():
+            raise DataError(f"{file}: not there; expected the published ImageNet features and their labels")
+    with h5py.File(features_file) as archive:
+        (key,) = archive
+        features = F.normalize(torch.from_numpy(np.asarray(archive[key], np.float32)), dim=1)
+    with labels_file.open("rb") as pickled:
+        labels = read_labels(pickled)
+    if len(labels) != len(features):
+        raise DataError(f"{folder}: got {len(features)} rows of features and {len(labels)} labels; expected as many")
+    numbers = torch.from_numpy(np.unique(labels, return_inverse=True)[1])
+    tenth = len(features) // 10
+    parts = split(len(features), [len(features) - 2 * tenth, tenth, tenth], seed=0)
+    sizes = "{:,} to train, {:,} to validate, {:,} to test, at random".format(*map(len, parts))
+    data = {"dataset": "imagenet", "source": "published features", "game_images": sizes}
+    train, validation, test = (Pool(features[part], numbers[part]) for part in parts)
+    return Pools(train, validation, test, data)
+
+
+def read_labels(file: IO[bytes]) -> list[str]:
+    """A pickled list of strings, and nothing else."""
+    labels = _Plain(file, encoding="latin1").load()
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise DataError("labels: expected a pickled list of strings")
+    return labels
+
+
+def draw_games(labels: Tensor, count: int, distractors: Distractors, generator: torch.Generator) -> Tensor:
+    """``count`` games of a pool with ``labels`` [N]: 16 different images and the place of the target, [count, 17].
+
+    The 15 others are, as ``distractors`` says, any images, images of the target's class, of other classes than that, or
+    of as many classes as there are images, all different ("concepts").
+    """
+    order = labels.argsort(stable=True)  # each class a stretch, so that its images are numbers in a row
+    ranked = labels[order]
+    sizes = labels.bincount()
+    starts = sizes.cumsum(0) - sizes
+    classes = int((sizes > 0).sum())
+    possible = {
+        "any": len(labels) >= IMAGES,
+        "same": int(sizes[sizes > 0].min()) >= IMAGES,
+        "other": len(labels) - int(sizes.max()) >= IMAGES - 1,
+        "concepts": classes >= IMAGES,
+    }
+    if not possible[distractors]:
+        raise DataError(f"{len(labels)} images of {classes} classes are too few for games with {distractors!r} images")
+    games = torch.empty(count, IMAGES, dtype=torch.int64)
+    left = torch.arange(count)
+    while len(left):
+        first = torch.randint(len(labels), (len(left), 1), generator=generator)
+        own = ranked[first]
+        start, size = (starts[own], sizes[own]) if distractors in ("same", "other") else (0, 0)
+        room = size if distractors == "same" else len(labels) - size
+        uniform = torch.rand(len(left), IMAGES - 1, dtype=torch.float64, generator=generator)
+        others = (uniform * room).long()
+        if distractors == "same":
+            others += start
+        elif distractors == "other":
+            others += torch.where(others >= start, size, 0)  # past the stretch of the target's class
+        games[left] = torch.cat([first, others], 1)
+        distinct = (ranked if distractors == "concepts" else order)[games[left]].sort(1).values
+        left = left[(distinct.diff() == 0).any(1)]  # again, where an image, or a concept, came twice
+    place = torch.randint(IMAGES, (count, 1), generator=generator)
+    target = games.gather(1, torch.zeros_like(place))
+    games[:, :1] = games.gather(1, place)
+    games.scatter_(1, place, target)
+    return torch.cat([order[games], place], 1)
+
+
+class TrainingGames(Batches):
+    """New games each epoch: batches [size, 1, 17]."""
+
+    def __init__(self, labels: Tensor, distractors: Distractors, steps: int, size: int, seed: int) -> None:
+        super().__init__(steps * size, size, seed)
+        self.labels, self.distractors = labels, distractors
+
+    def draw(self, generator: torch.Generator | None) -> Iterator[Tensor]:
+        """The games of an epoch."""
+        assert generator is not None
+        yield from draw_games(self.labels, self.count, self.distractors, generator).unsqueeze(1).split(self.size)
+
+
+class Played(Dataset[tuple[Tensor, Tensor]]):
+    """From games [B, G, 17] to what the players see: features [B, G, 16, F] and the target's place [B, G]."""
+
+    def __init__(self, features: Tensor, games: Tensor | None = None) -> None:
+        self.features, self.games = features, games
+
+    def __getitem__(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Games as they are, or by their number where there is a list of them."""
+        games = index if self.games is None else self.games[index]
+        return self.features[games[..., :-1]], games[..., -1]
+
+
+def fixed_games(pool: Pool, count: int, kinds: Sequence[Distractors], seed: int) -> Tensor:
+    """``count`` games of each kind, side by side: [count, kinds, 17]."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.stack([draw_games(pool.labels, count, kind, generator) for kind in kinds], 1)
+
+
+def make_loaders(pools: Pools, settings: GameSettings) -> tuple[Loaders, list[str]]:
+    """Loaders, and what the test's numbers are called, one a kind of game."""
+    kinds: dict[str, Distractors] = {"success": "any", "success_same_class": "same", "success_other_classes": "other"}
+    if settings.features is not None:
+        kinds = {"success": "concepts"}
+    first = kinds["success"]
+    assert settings.steps is not None
+    assert settings.batch_size is not None
+    training = TrainingGames(pools.train.labels, first, settings.steps, settings.batch_size, settings.seed)
+    validation = fixed_games(pools.validation, settings.validation_games, [first], seed=1)
+    test = fixed_games(pools.test, settings.test_games, list(kinds.values()), seed=2)
+    loaders = Loaders(
+        loader(Played(pools.train.features), training),
+        loader(Played(pools.validation.features, validation), Batches(len(validation), 500)),
+        loader(Played(pools.test.features, test), Batches(len(test), 500)),
+    )
+    return loaders, list(kinds)
+
+
+# ---- The players. ----------------------------------------------------------------------------------------------------
+
+
+def targets(features: Tensor, place: Tensor) -> Tensor:
+    """Of games [B, 16, F] the images at ``place`` [B]: [B, F]."""
+    return features[torch.arange(len(place), device=place.device), place]
+
+
+class PlainSender(nn.Sequential):
+    """Features [B, F] to scores of messages [B, 256], through one hidden layer."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(nn.Linear(size, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, MESSAGES))
+
+
+class PaperSender(nn.Module):
+    """The paper's: every filter scales and squashes the embedded image, and another layer mixes the filters."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.embedding = nn.Linear(size, HIDDEN, bias=False)
+        self.filters = nn.Conv1d(1, FILTERS, 1, bias=False)
+        self.mix = nn.Conv1d(FILTERS, 1, 1)
+        self.messages = nn.Linear(HIDDEN, MESSAGES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores [B, 256] of features [B, F]."""
+        filtered = self.filters(self.embedding(x).unsqueeze(1)).sigmoid()
+        scores: Tensor = self.messages(self.mix(filtered).squeeze(1).sigmoid())
+        return scores
+
+
+class Receiver(nn.Module):
+    """Scores images by the product of their embedding with that of the message."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.images = nn.Linear(size, HIDDEN, bias=False)
+        self.messages = nn.Parameter(torch.empty(MESSAGES, HIDDEN).uniform_(-(HIDDEN**-0.5), HIDDEN**-0.5))
+
+    def forward(self, message: Tensor, i: Tensor, images: Tensor) -> Tensor:
+        """Log-probabilities [N, 16] of the images of game i.
+
+        Parameters
+        ----------
+        message : Tensor [N] of labels, or [N, 256] of vertices
+        i : Tensor [N]
+            The game that each message belongs to.
+        images : Tensor [B, 16, HIDDEN]
+            Embedded images of each game.
+        """
+        embedded = message @ self.messages if message.is_floating_point() else self.messages[message]
+        # the messages of a game side by side, [B, K, HIDDEN]: its images are not copied once a message
+        order = i.argsort(stable=True)
+        game = i[order]
+        many = i.bincount(minlength=len(images))
+        place = torch.arange(len(i), device=i.device) - (many.cumsum(0) - many)[game]
+        table = embedded.new_zeros(len(images), int(many.max()), HIDDEN).index_put((game, place), embedded[order])
+        scores = (table @ images.mT)[game, place]
+        return scores.new_zeros(scores.shape).index_put((order,), scores).log_softmax(-1)
+
+
+class Players(Model):
+    """Sender, receiver, and the estimator between them."""
+
+    def __init__(self, settings: GameSettings, size: int, tests: Sequence[str] = ("success",)) -> None:
+        super().__init__(settings)
+        assert settings.entropy is not None
+        self.entropy, self.divisor, self.reward = settings.entropy, settings.divisor, settings.reward
+        self.tests = list(tests)
+        self.sender = {"plain": PlainSender, "paper": PaperSender}[settings.sender or "plain"](size)
+        self.receiver = Receiver(size)
+        options: dict[str, dict[str, Any]] = {"nvil": {"context_size": size}}
+        options |= {name: {"vertices": True, "rate": settings.temperature_rate} for name in RELAXED}
+        make = structlat.estimators.get(settings.estimator)
+        self.estimator = make(sl.Categorical(MESSAGES), **options.get(settings.estimator, {}))
+
+    def play(self, features: Tensor, place: Tensor) -> structlat.estimators.Estimate:
+        """The estimate of E[loss], of games [B, 16, F] with their targets' places [B]."""
+        x = targets(features, place)
+        scores = self.sender(x) / self.divisor
+        images = self.receiver.images(features)
+
+        def loss(z: Tensor, i: Tensor) -> Tensor:
+            log_p: Tensor = self.receiver(z, i, images)
+            right = log_p.gather(1, place[i].unsqueeze(1)).squeeze(1)
+            if self.reward == "nll":
+                return -right
+            # the number is what a drawn choice earns; the receiver's gradient is that of its expectation
+            earned = torch.multinomial(log_p.detach().exp(), 1).squeeze(1) == place[i]
+            p = right.exp()
+            return (p.detach() - earned.to(p.dtype)) - p
+
+        out: structlat.estimators.Estimate = self.estimator(loss, scores, context=x)
+        return out
+
+    def succeed(self, features: Tensor, place: Tensor) -> Tensor:
+        """Whether the most probable message makes the receiver choose the target, [B]."""
+        message = self.sender(targets(features, place)).argmax(-1)
+        game = torch.arange(len(place), device=place.device)
+        log_p: Tensor = self.receiver(message, game, self.receiver.images(features))
+        return log_p.argmax(-1) == place
+
+    def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
+        """E[loss] - c H(q)."""
+        features, place = (x.squeeze(1) for x in batch)
+        out = self.play(features, place)
+        self.log_training(out.value.mean(), out.calls.double().mean(), entropy=out.entropy.mean())
+        return out.surrogate.mean() - self.entropy * out.entropy.mean()
+
+    def evaluate(self, stage: Literal["validation", "test"], batch: Sequence[Tensor], names: Sequence[str]) -> None:
+        """Success in each kind of game; calls of the receiver by the estimator; entropy of q."""
+        features, places = batch
+        out = self.play(features[:, 0], places[:, 0])
+        metrics = {"calls": out.calls.double().mean(), "entropy": out.entropy.mean(), "loss": out.value.mean()}
+        for kind, name in enumerate(names):
+            metrics[name] = self.succeed(features[:, kind], places[:, kind]).double().mean()
+        self.log_evaluation(stage, metrics, len(places))
+
+    def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
+        """Games of held-out images."""
+        self.evaluate("validation", batch, ["success"])
+
+    def test_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
+        """Games of test images, of every kind."""
+        self.evaluate("test", batch, self.tests)
+
+
+def main(settings: GameSettings) -> dict[str, Any]:
+    """Train and test one method from one seed. Returns the line that was written."""
+    settings = resolve(settings, PRESETS)
+    pools = load_pools(settings)
+    L.seed_everything(settings.seed, verbose=False)
+    loaders, tests = make_loaders(pools, settings)
+    model = Players(settings, pools.train.features.shape[1], tests)
+    return run(model, loaders, settings, experiment="signal_game", monitor="success", mode="max", data=pools.data)
+
+
+if __name__ == "__main__":
+    command_line(main, GameSettings, "A game of sender and receiver, whose messages are learned in one of many ways.")
