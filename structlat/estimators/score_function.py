@@ -12,7 +12,7 @@ from structlat.estimators.base import Call, Estimate, count_of
 from structlat.estimators.posterior import Sampling
 from structlat.structure import Structure
 
-NAMES = {None: "sfe", "average": "sfe", "self-critic": "sfe+", "leave-one-out": "sfe"}
+NAMES = {None: "sfe", "average": "sfe", "self-critic": "sfe+", "leave-one-out": "rloo"}
 
 
 class ScoreFunction(Sampling):
