@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from data import SIDE, load_images, split
-from experiment import Batches, Loaders, Model, Settings, command_line, loader, mixed, quiet, resolve, run
+from experiment import Batches, Loaders, Model, Settings, command_line, loader, mixed, resolve, run
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 from vae_parts import log_likelihood
@@ -141,11 +141,6 @@ class BitVectorVAE(Model):
         self.generator = Generator(settings.bits)
         self.estimator = make_estimator(settings)
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Cool the Gumbel-Softmax."""
-        if isinstance(self.estimator, sl.estimators.GumbelSoftmax):
-            self.estimator.anneal(self.global_step)
-
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         """The negative ELBO in bits a pixel, or what has its gradient."""
         (images,) = batch
@@ -236,7 +231,7 @@ def sparse_evidence(joint: LogJoint, q: sl.SparseDistribution, bits: int, sample
     rows = torch.arange(others.shape[1], device=others.device).repeat(samples)
     mean = joint(others.flatten(0, 1), rows).view(samples, -1).logsumexp(0) - math.log(samples)
     # how many they stand for, log(2^D - K); -inf where the support is all there is
-    count = bits * math.log(2) + torch.log1p(-q.support_size * 2.0**-bits)
+    count = bits * math.log(2) + torch.log1p(-q.support_size.double() * 2.0**-bits)
     return torch.logaddexp(inside.logsumexp(-1), mean + count)
 
 
@@ -268,7 +263,6 @@ def main(settings: BitSettings) -> dict[str, Any]:
     assert settings.batch_size is not None
     assert settings.images is not None
     assert settings.validation is not None
-    quiet()
     torch.set_num_threads(settings.threads)
     images = load_images("fashion-mnist", settings.data_root, settings.cache)
     x = images.train.flatten(1)
