@@ -132,11 +132,21 @@ def resolve(settings: S, presets: Presets) -> S:
     return resolved
 
 
-def parse(settings: type[T], description: str, arguments: Sequence[str] | None = None) -> T:
-    """The command line as settings. ``--data-root`` and ``--data_root`` are the same option."""
+def parse(
+    settings: type[T],
+    description: str,
+    arguments: Sequence[str] | None = None,
+    several: Mapping[str, tuple[Callable[[str], object], str]] | None = None,
+) -> T:
+    """The command line as settings. ``--data-root`` and ``--data_root`` are the same option.
+
+    ``several`` are options of more than one word: the type of each word, and what ``--help`` says.
+    """
     parser = ArgumentParser(description=description)
     parser.add_argument("--config", action="config", help="YAML file with options")
-    parser.add_class_arguments(settings)
+    parser.add_class_arguments(settings, skip=set(several or ()))
+    for name, (kind, text) in (several or {}).items():
+        parser.add_argument(f"--{name}", nargs="+", type=kind, help=text)
     given = sys.argv[1:] if arguments is None else arguments
     names = (word.partition("=") for word in given)
     words = [

@@ -160,6 +160,12 @@ class Grid:
     address: str | None = None
 
 
+SEVERAL = {
+    "methods": (str, "by default all of the table"),
+    "bits": (int, "numbers of bits, of table 3; by default 32 and 128"),
+}
+
+
 # ---- Cells. ----------------------------------------------------------------------------------------------------------
 
 
@@ -348,7 +354,7 @@ def main(grid: Grid) -> int:
 
 if __name__ == "__main__":
     try:
-        sys.exit(main(parse(Grid, "Run the cells of one of the paper's tables that are missing.")))
+        sys.exit(main(parse(Grid, "Run the cells of one of the paper's tables that are missing.", several=SEVERAL)))
     except KeyboardInterrupt:
         print("\nStopped by Ctrl-C. The same command goes on from here.", file=sys.stderr)
         sys.exit(130)
