@@ -146,7 +146,7 @@ class BitVectorVAE(Model):
         (images,) = batch
         x = images / (LEVELS - 1)
         out = self.estimator(lambda z, i: -self.generator.log_prob(z, images[i]), self.inference(x), context=x)
-        nats = (out.surrogate - self.entropy * out.entropy).mean() + self.bits * math.log(2)
+        nats: Tensor = (out.surrogate - self.entropy * out.entropy).mean() + self.bits * math.log(2)
         self.log_training(bits_per_pixel(nats), out.calls.double().mean())
         return nats
 

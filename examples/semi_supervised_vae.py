@@ -99,7 +99,8 @@ class Networks(nn.Module):
         logits = self.decoder(torch.cat([h, y], -1))
         reconstruction = F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(-1)
         divergence = (mean.square() + (2 * log_scale).exp() - 1).sum(-1) / 2 - log_scale.sum(-1)
-        return reconstruction + divergence + math.log(CLASSES)
+        elbo: Tensor = reconstruction + divergence + math.log(CLASSES)
+        return elbo
 
 
 def binarised(images: Tensor) -> Tensor:
@@ -218,7 +219,7 @@ class SemiSupervisedVAE(Model):
         out = self.estimator(negative_elbo, scores[half:], context=x_other)
         supervised = observed[0] + self.classification_loss(scores[:half], known)
         unsupervised = out.surrogate - self.entropy * out.entropy
-        loss = supervised.mean() + self.unlabelled_weight * unsupervised.mean()
+        loss: Tensor = supervised.mean() + self.unlabelled_weight * unsupervised.mean()
         self.log_training(loss, out.calls.double().mean())
         return loss
 

@@ -280,9 +280,32 @@ def test_the_command_line_writes_a_line(data_root, tmp_path):
         *options,
         *places,
     ]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     (line,) = [json.loads(text) for text in (tmp_path / "here" / "lines.jsonl").read_text().splitlines()]
     assert line["config"]["bits"] == 4
     assert line["data"]["dataset"] == "fashion-mnist"
     assert "negative_log_likelihood" in done.stdout
+
+
+def test_two_processes_train_as_one_does(script, settings, tmp_path):
+    alone = script.main(settings(test_images=8))
+    given = {**settings(test_images=8).config(), "data_root": settings().data_root, "out": tmp_path, "progress": False}
+    options = [f"--{name}={value}" for name, value in given.items() if value is not None]
+    command = [sys.executable, ROOT / "examples" / "bit_vector_vae.py", *options, "--devices=2", "--strategy=ddp"]
+    results = f"--results={tmp_path / 'together.jsonl'}"
+    done = subprocess.run([*map(str, command), results], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    (together,) = [json.loads(text) for text in (tmp_path / "together.jsonl").read_text().splitlines()]
+    for name in ("train/loss", "train/calls", "validation/negative_elbo"):
+        assert together["history"][name] == pytest.approx(alone["history"][name], rel=1e-4), name
+    assert together["metrics"]["negative_elbo"] == pytest.approx(alone["metrics"]["negative_elbo"], rel=1e-4)
+
+
+def test_the_ways_to_the_likelihood_are_timed(examples, tmp_path):
+    compare = importlib.import_module("vae_parts").compare
+    compare(rows=1, seconds=0.05, out=str(tmp_path / "here" / "times.json"))
+    line = json.loads((tmp_path / "here" / "times.json").read_text())
+    assert list(line["milliseconds"]) == ["naive", "chunked", "compiled"]
+    for quartiles in line["milliseconds"].values():
+        assert 0 < quartiles[0] <= quartiles[1] <= quartiles[2]

@@ -228,7 +228,7 @@ def test_the_command_line_writes_a_line(data_root, cache, tmp_path):
         *options,
         *places,
     ]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     (line,) = [json.loads(text) for text in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert line["config"]["labelled"] == 24
