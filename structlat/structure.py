@@ -196,6 +196,11 @@ class Structure(abc.ABC):
         kept = {name for cls in type(self).__mro__ for name, x in vars(cls).items() if isinstance(x, cached_property)}
         return {name: value for name, value in self.__dict__.items() if name not in kept | {"_handle"}}
 
+    def __repr__(self) -> str:
+        """The same for every run: errors and tables show it."""
+        shape = getattr(self, "shape", None)
+        return f"{type(self).__name__}(shape={None if shape is None else tuple(shape)})"
+
     @staticmethod
     def from_argmax(fn: Callable[..., Any], shape: tuple[int, ...] | int, batched: bool = False) -> Structure:
         """Make a structure from any function that maximises; see :class:`FromArgmax`."""

@@ -42,7 +42,7 @@ class SoftmaxTests:
     def test_second_derivative_of_the_log_partition(self, tractable, generator):
         inputs = [x.requires_grad_() for x in draw(tractable, generator, 2)]
         assert gradcheck(tractable.log_partition, inputs)
-        assert gradgradcheck(tractable.log_partition, inputs)
+        assert gradgradcheck(tractable.log_partition, inputs, fast_mode=True)  # in random directions
         assert gradcheck(lambda *x: sl.Gibbs(tractable, *x).entropy(), inputs)
 
     def test_derivatives_of_the_log_partition_beside_forbidden_parts(self, tractable, generator):
@@ -55,7 +55,7 @@ class SoftmaxTests:
             return tractable.log_partition(*inputs), sl.Gibbs(tractable, *inputs).entropy()
 
         assert gradcheck(sums, variables)
-        assert gradgradcheck(lambda *x: sums(*x)[0], variables)
+        assert gradgradcheck(lambda *x: sums(*x)[0], variables, fast_mode=True)
 
     def test_log_partition_where_nothing_is_feasible(self, tractable, generator):
         inputs = draw(tractable, generator, 3)

@@ -152,7 +152,7 @@ class StructureTests(SoftmaxTests):
 
     # SparseMAP.
 
-    @pytest.mark.parametrize("gamma", [0.3, 1.0, 2.5])
+    @pytest.mark.parametrize("gamma", [0.3, 2.5])
     @pytest.mark.parametrize("masked", [False, True])
     def test_sparsemap_against_the_enumerated_program(self, structure, generator, gamma, masked):
         for kind in KINDS:
@@ -231,11 +231,15 @@ class StructureTests(SoftmaxTests):
         inputs = [x.requires_grad_() for x in draw(structure, generator, 2)]
         args = (inputs[0], gamma, *inputs[1:])
         assert gradcheck(moments, args)
-        assert gradgradcheck(moments, args)
+        assert gradgradcheck(moments, args, fast_mode=True)  # in random directions
 
-    @pytest.mark.parametrize("solver", ["auto", "active_set"])
+    @pytest.mark.parametrize("solver", ["closed form", "active_set"])
     def test_derivatives_beside_forbidden_parts(self, structure, generator, solver):
         """gradcheck cannot move -inf: the finite scores alone are its variables."""
+        if solver == "closed form":
+            if structure.closed_form(*(torch.zeros(1, *s) for s in (structure.shape, *structure.extra_shapes))) is None:
+                return  # "auto" is the active set
+            solver = "auto"
         masked = forbid(structure, draw(structure, generator, 2), generator)
         finite = [torch.isfinite(x) for x in masked]
         variables = [torch.where(f, x, 0).requires_grad_() for f, x in zip(finite, masked, strict=True)]
@@ -247,7 +251,7 @@ class StructureTests(SoftmaxTests):
             return post.mean, *post.extra_marginals
 
         assert gradcheck(moments, (gamma, *variables))
-        assert gradgradcheck(moments, (gamma, *variables))
+        assert gradgradcheck(moments, (gamma, *variables), fast_mode=True)
         shared = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
         (slope,) = torch.autograd.grad(moments(shared, *variables)[0].square().sum(), shared)
         assert torch.isfinite(slope)
@@ -272,7 +276,7 @@ class StructureTests(SoftmaxTests):
         args = (inputs[0], gamma, *inputs[1:])
         torch.testing.assert_close(frozen(*args)[0], post.probs, atol=1e-9, rtol=0)
         assert gradcheck(frozen, args)
-        assert gradgradcheck(frozen, args)
+        assert gradgradcheck(frozen, args, fast_mode=True)
         # and the library's own p has these derivatives
         for ours, theirs in zip(
             torch.autograd.grad((post.probs**2).sum(), args, allow_unused=True),
