@@ -33,6 +33,7 @@ import torch
 from data import DataError, Name, load_images, split
 from experiment import Batches, Loaders, Model, Presets, Settings, command_line, loader, resolve, run
 from sklearn.decomposition import PCA
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
@@ -144,19 +145,19 @@ def load_components(dataset: Name, data_root: str | None, cache: str | None) -> 
     images = load_images(dataset, data_root, cache)
     count = len(images.train)
     train, held = split(count, [count - count // 12, count // 12], seed=0)
-    flat = images.train.flatten(1).numpy().astype(np.float32) / 255
-    components = PCA(COMPONENTS, whiten=True, svd_solver="covariance_eigh").fit(flat[train])
-    test = components.transform(images.test.flatten(1).numpy().astype(np.float32) / 255)
-    features = torch.from_numpy(components.transform(flat)).float()
+    every = torch.cat([images.train, images.test]).flatten(1).numpy().astype(np.float32) / 255
+    with threadpool_limits(1):  # on a busy machine more of them wait for one another
+        components = PCA(COMPONENTS, whiten=True, svd_solver="covariance_eigh").fit(every[train])
+        features = torch.from_numpy(components.transform(every)).float()
     data = images.provenance | {
         "features": f"{COMPONENTS} whitened principal components, fitted to the training images",
         "game_images": f"{len(train):,} of the training images to train with, {len(held):,} to validate with; "
-        f"{len(test):,} test images",
+        f"{len(images.test):,} test images",
     }
     return Pools(
         Pool(features[train], images.train_labels[train]),
         Pool(features[held], images.train_labels[held]),
-        Pool(torch.from_numpy(test).float(), images.test_labels),
+        Pool(features[count:], images.test_labels),
         data,
     )
 
@@ -226,21 +227,21 @@ def draw_games(labels: Tensor, count: int, distractors: Distractors, generator: 
     if not possible[distractors]:
         raise DataError(f"{len(labels)} images of {classes} classes are too few for games with {distractors!r} images")
     games = torch.empty(count, IMAGES, dtype=torch.int64)
+    games[:, 0] = torch.randint(len(labels), (count,), generator=generator)
     left = torch.arange(count)
     while len(left):
-        first = torch.randint(len(labels), (len(left), 1), generator=generator)
-        own = ranked[first]
-        start, size = (starts[own], sizes[own]) if distractors in ("same", "other") else (0, 0)
-        room = size if distractors == "same" else len(labels) - size
-        uniform = torch.rand(len(left), IMAGES - 1, dtype=torch.float64, generator=generator)
-        others = (uniform * room).long()
+        own = ranked[games[left, :1]]
+        start, size = starts[own], sizes[own]
+        room = {"same": size, "other": len(labels) - size}.get(distractors, torch.full_like(size, len(labels)))
+        others = (torch.rand(len(left), IMAGES - 1, dtype=torch.float64, generator=generator) * room).long()
         if distractors == "same":
             others += start
         elif distractors == "other":
             others += torch.where(others >= start, size, 0)  # past the stretch of the target's class
-        games[left] = torch.cat([first, others], 1)
+        games[left, 1:] = others
         distinct = (ranked if distractors == "concepts" else order)[games[left]].sort(1).values
-        left = left[(distinct.diff() == 0).any(1)]  # again, where an image, or a concept, came twice
+        # again, where an image, or a concept, came twice: the others, and not the target, or some would be rarer
+        left = left[(distinct.diff() == 0).any(1)]
     place = torch.randint(IMAGES, (count, 1), generator=generator)
     target = games.gather(1, torch.zeros_like(place))
     games[:, :1] = games.gather(1, place)
