@@ -4,7 +4,7 @@ Scores go in, a few structures with probabilities come out. See ``structure.py``
 ``normalizers.py`` for the three ways from scores to a distribution, ``distribution.py`` for what comes back.
 """
 
-from structlat import losses, structures, testing
+from structlat import estimators, losses, structures, testing
 from structlat.distribution import SparseDistribution
 from structlat.errors import ArgumentError, InfeasibleError, NonConvergenceWarning
 from structlat.factors import FactorGraph, GraphMarginals, lp_sparsemap
@@ -80,6 +80,7 @@ __all__ = [
     "Xor",
     "argmax",
     "entmax15",
+    "estimators",
     "losses",
     "lp_sparsemap",
     "marginalize",
