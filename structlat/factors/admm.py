@@ -13,16 +13,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from structlat import opaque
-from structlat.factors.layout import Group, Layout
-from structlat.map_oracle import event_dtype
-from structlat.solvers import methods
+from structlat.factors.calls import best, solve
+from structlat.factors.layout import Layout
 
-RELAXATION = 1.6  # how far past a factor's own marginals a round goes
+RELAXATION = 1.7  # how far past a factor's own marginals a round goes
 PERIOD = 10  # rounds between changes of the penalty
 SETTLED = 2_000  # rounds after which it stays, as convergence is proved for
+GAP = 1e-10  # at which a factor's own solver has done its work
 DOUBT = 200  # rounds between looks at whether the factors contradict each other
-INNER_TOL = 1e-12
 ROUNDING = 32 * torch.finfo(torch.float64).eps
 
 
@@ -52,47 +50,6 @@ class Consensus(NamedTuple):
     dual: Tensor
     iterations: Tensor
     converged: Tensor
-
-
-class Answer(NamedTuple):
-    """A group's marginals [N, *shape] and, where there is no closed form, its supports: z [N, K, *event], p [N, K]."""
-
-    mean: Tensor
-    support: list[Tensor]
-    sure: Tensor | bool
-
-
-def solve(group: Group, scores: Tensor, extra: tuple[Tensor, ...], init: list[Tensor]) -> Answer:
-    """SparseMAP at gamma = 1 of all the group's factors, scores [N, *shape] and extra [N, *extra_shape]."""
-    form = group.structure.closed_form(scores, *extra) if len(scores) else None
-    if form is not None:
-        return Answer(form.mean(), [], True)
-    z, p, _, _, _, converged = supports(group, scores, extra, init)
-    a = group.structure.vertex(z).to(p.dtype)
-    return Answer((p.reshape(p.shape + (1,) * (a.ndim - 2)) * a).sum(1), [z, p], converged)
-
-
-def supports(group: Group, scores: Tensor, extra: tuple[Tensor, ...], init: list[Tensor]) -> tuple[Tensor, ...]:
-    """The same by the active set: z [N, K, *event] and p [N, K], gap, iterations, oracle calls, converged [N]."""
-    if not len(scores):
-        z = scores.new_zeros(0, 1, *group.structure.event_shape, dtype=event_dtype(group.structure))
-        count = torch.zeros(0, dtype=torch.int64, device=scores.device)
-        return z, scores.new_zeros(0, 1), scores.new_zeros(0), count, count, count > 0
-    one = torch.ones(1, dtype=torch.float64, device=scores.device)
-    solver = methods.default(scores.device)
-    out: tuple[Tensor, ...] = opaque.solve(
-        scores, list(extra), one, init, group.structure.handle, solver, INNER_TOL, None, "ignore", False, False,
-        [len(scores)], 1,
-    )  # fmt: skip
-    return out[:6]
-
-
-def best(group: Group, scores: Tensor, extra: Sequence[Tensor]) -> Tensor:
-    """The sum over the group's factors of their highest scores, [B], for scores [B, E] and extra [B, F, ...]."""
-    rows = group.flat(group.take(scores))
-    more = [group.flat(x) for x in extra]
-    z = opaque.argmax(rows, more, group.structure.handle, [len(rows)])
-    return group.structure.score(z, rows, *more).reshape(len(scores), group.count).sum(-1)
 
 
 def consensus(
@@ -136,10 +93,13 @@ class _Rounds:
         size = _size(self.scores)
         for x in (y for ys in self.extra for y in ys):
             size = torch.maximum(size, _size(x))
-        self.tol = torch.maximum(tol * size.clamp(max=1), ROUNDING * size)
-        if start is None:
+        self.unit = size.clamp(max=1)
+        self.tol = torch.maximum(tol * self.unit, ROUNDING * size.clamp(min=1))
+        if start is None or layout.disjoint:
             mean = self._boxed(self.scores)
-            start = Start(mean, layout.spread((self.scores - mean) / self.degree.clamp(min=1)), torch.ones_like(size))
+            shares = layout.spread((self.scores - mean) / self.degree.clamp(min=1))
+            # multipliers may have to go as far as the scores do, and move by the penalty in a round
+            start = Start(mean, shares, torch.ones_like(size) if layout.disjoint else size.clamp(min=1))
         self.mean, self.multipliers, self.penalty = start
         self.supports: list[list[Tensor]] = [[] for _ in layout.groups]
         self.contradictory = torch.zeros_like(self.forbidden[:, 0])
@@ -182,15 +142,17 @@ class _Rounds:
             answer = solve(group, group.flat(group.take(at)), tuple(group.flat(x) for x in extra), init)
             out.append(answer.mean.reshape(len(at), group.variables.numel()))
             self.supports[i] = [x.reshape(len(at), group.count, *x.shape[1:]) for x in answer.support]
-            if isinstance(answer.sure, Tensor):
-                self.sure &= answer.sure.reshape(len(at), group.count).all(-1)
+            if answer.support:
+                self.sure &= (
+                    answer.gap.reshape(len(at), group.count) <= GAP * self.unit.clamp(min=1e-3).unsqueeze(-1)
+                ).all(-1)
         return torch.cat([at[:, :0], *out], -1)
 
     def balance(self) -> None:
         """A larger penalty where factors are far from the mean, a smaller one where the multipliers are far off."""
-        up, down = self.primal > 2 * self.dual, self.dual > 2 * self.primal
-        self.penalty = torch.where(up, 2 * self.penalty, torch.where(down, self.penalty / 2, self.penalty))
-        self.penalty = self.penalty.clamp(1e-4, 1e6)
+        ratio = (self.primal / self.dual.clamp(min=1e-300)).clamp(1 / 16, 16)
+        change = torch.where((ratio > 2) | (ratio < 1 / 2), ratio.sqrt(), 1)
+        self.penalty = (self.penalty * change).clamp(1e-4, 1e12)
 
     def doubt(self) -> None:
         """Look for a proof that factors contradict each other: multipliers that cancel at every variable, and for which
@@ -218,9 +180,21 @@ class _Rounds:
 
     def retain(self, stays: Tensor) -> None:
         """Go on with these rows."""
-        for name in ("row", "forbidden", "scores", "tol", "mean", "multipliers", "penalty", "primal", "dual", "drift"):
+        names = (
+            "row",
+            "forbidden",
+            "scores",
+            "unit",
+            "tol",
+            "mean",
+            "multipliers",
+            "penalty",
+            "primal",
+            "dual",
+            "drift",
+        )
+        for name in (*names, "contradictory"):
             setattr(self, name, getattr(self, name)[stays])
-        self.contradictory = self.contradictory[stays]
         self.extra = [tuple(x if len(x) == 1 < len(stays) else x[stays] for x in xs) for xs in self.extra]
         self.supports = [[x[stays] for x in xs] for xs in self.supports]
 

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from structlat.distribution import Support as Listed
-from structlat.factors.admm import Consensus, best
+from structlat.factors.admm import Consensus
+from structlat.factors.calls import best
 from structlat.factors.faces import faces_of, supports_of
-from structlat.factors.graph import Factor
 from structlat.factors.layout import Group, Layout, Member
+from structlat.factors.space import Factor
 from structlat.factors.tangent import Support, Tangent
 from structlat.operators import traced
 from structlat.problem import Problem, needs_graph

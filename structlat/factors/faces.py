@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from structlat import opaque
-from structlat.factors.admm import solve, supports
+from structlat.factors.calls import solve, supports
 from structlat.factors.layout import Group
 from structlat.factors.tangent import Support
 from structlat.operators import traced

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,26 +11,8 @@ from torch import Tensor
 from structlat.errors import ArgumentError, check_count
 from structlat.factors.cycles import on_cycles
 from structlat.factors.layout import Layout
+from structlat.factors.space import Factor, FactorGraphScores
 from structlat.structure import Structure
-
-
-class Factor(NamedTuple):
-    """A structure and the variables that are its parts, [*lead, *shape] int64; or as many of them as ``lead`` says."""
-
-    structure: Structure
-    variables: Tensor
-
-    @property
-    def lead(self) -> torch.Size:
-        """How many factors: () for one."""
-        return self.variables.shape[: self.variables.ndim - len(self.structure.shape)]
-
-    @property
-    def extra_shapes(self) -> tuple[torch.Size, ...]:
-        """Shapes [*lead, *extra_shape] of the extra scores that a caller gives."""
-        own = len(self.structure.own_extra)
-        shapes = self.structure.extra_shapes
-        return tuple(self.lead + torch.Size(shape) for shape in shapes[: len(shapes) - own])
 
 
 class FactorGraph:
@@ -161,7 +143,7 @@ class FactorGraph:
     def space(self) -> FactorGraphScores:
         """What the graph is called with, for the checks that all scores go through."""
         if self._space is None:
-            self._space = FactorGraphScores(self)
+            self._space = FactorGraphScores(self.variables, self.symmetric, self._factors, self.layout)
         return self._space
 
     def __getstate__(self) -> dict[str, Any]:
@@ -175,37 +157,3 @@ class FactorGraph:
         ]
         more = "" if self._symmetric is None else f", symmetric={self._symmetric}"
         return f"FactorGraph(variables={self.variables}, factors=[{', '.join(shown)}]{more})"
-
-
-class FactorGraphScores(Structure):
-    """What a graph is called with: scores of its variables, and extra scores of all factors. It has no oracle."""
-
-    def __init__(self, graph: FactorGraph) -> None:
-        self.graph = graph
-        self.shape = torch.Size([graph.variables])
-        self.symmetric = graph.symmetric
-        own = [(f.lead, x, s) for f in graph.factors for x, s in _own(f.structure)]
-        self.own_extra = tuple(_at_all(lead, x, s) for lead, x, s in own)
-        self.extra_shapes = graph.extra_shapes + tuple(lead + s for lead, _, s in own)
-
-    def argmax(self, scores: Tensor, *extra: Tensor) -> Tensor:
-        """There is none."""
-        raise NotImplementedError("a graph of factors has no exact oracle: lp_sparsemap gives its marginals")
-
-
-def _own(structure: Structure) -> list[tuple[Tensor, torch.Size]]:
-    own = structure.own_extra
-    shapes = structure.extra_shapes[len(structure.extra_shapes) - len(own) :]
-    return [(x, torch.Size(shape)) for x, shape in zip(own, shapes, strict=True)]
-
-
-def _at_all(lead: torch.Size, x: Tensor, shape: torch.Size) -> Tensor:
-    """A structure's own extra scores at all of its factors: [*rows, *lead, *shape]."""
-    rows = x.shape[: x.ndim - len(shape)]
-    try:
-        return x.expand(torch.broadcast_shapes(rows, lead) + shape)
-    except RuntimeError:
-        raise ArgumentError(
-            f"structure: got one made for rows of shape {tuple(rows)}; expected one that broadcasts to [*batch, *lead] "
-            f"with lead {tuple(lead)}"
-        ) from None

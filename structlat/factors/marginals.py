@@ -116,7 +116,7 @@ class GraphMarginals:
         those of all factors' p together, on the supports found.
         """
         answer, problem = self._answer, self._answer.problem
-        out: list[SparseDistribution] = [None] * len(self.graph.factors)  # type: ignore[list-item]
+        out: list[SparseDistribution] = [None] * len(answer.factors)  # type: ignore[list-item]
         for number, group in enumerate(answer.layout.groups):
             for member in group.members:
                 factor = answer.factors[member.factor]

@@ -1,4 +1,4 @@
-"""LP-SparseMAP as an operator: what tracing cannot look into, with the graph told by the handle of its space."""
+"""LP-SparseMAP as an operator: what tracing cannot look into, with the graph told by its space's handle."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from torch import Tensor
 from structlat.errors import InfeasibleError, NonConvergenceWarning, rows_text
 from structlat.factors.admm import Start, consensus
 from structlat.factors.cycles import on_cycles
-from structlat.factors.graph import FactorGraph, FactorGraphScores
+from structlat.factors.layout import Layout
 from structlat.factors.marginals import ConsensusInfo
+from structlat.factors.space import FactorGraphScores
 from structlat.map_oracle import ask_argmax
 from structlat.operators import operator
 from structlat.structure import structure_of
@@ -21,10 +22,10 @@ from structlat.structure import structure_of
 INTEGRAL = 1e-6  # how far from 0 or 1 a marginal may be and still count as such
 
 
-def _graph_of(handle: str) -> FactorGraph:
+def _layout_of(handle: str) -> Layout:
     space = structure_of(handle)
     assert isinstance(space, FactorGraphScores)
-    return space.graph
+    return space.layout
 
 
 def _agree_fake(
@@ -38,7 +39,7 @@ def _agree_fake(
     on_failure: str,
     batch_shape: list[int],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    rows, width = len(scores), _graph_of(handle).layout.width
+    rows, width = len(scores), _layout_of(handle).width
     parts, number = (scores.new_empty(rows, width) for _ in range(3)), (scores.new_empty(rows) for _ in range(3))
     count = scores.new_empty(rows, dtype=torch.int64)
     flags = (scores.new_empty(rows, dtype=torch.bool) for _ in range(2))
@@ -68,9 +69,8 @@ def agree(
     -------
     what a Consensus is made of, and ``relaxed`` [B]: factors with variables that are neither on nor off form a cycle
     """
-    graph = _graph_of(handle)
-    _check_feasible(graph, scores, extra, batch_shape)
-    layout = graph.layout
+    layout = _layout_of(handle)
+    _check_feasible(layout, scores, extra, batch_shape)
     end, contradictory = consensus(layout, scores, extra, Start(*start) if start else None, tol, max_iter)
     if bool(contradictory.any()):
         raise InfeasibleError(
@@ -82,10 +82,10 @@ def agree(
     return (*end, on_cycles(layout, layout.spread(fractional)).any(-1))
 
 
-def _check_feasible(graph: FactorGraph, scores: Tensor, extra: list[Tensor], batch_shape: list[int]) -> None:
+def _check_feasible(layout: Layout, scores: Tensor, extra: list[Tensor], batch_shape: list[int]) -> None:
     """InfeasibleError, naming factor and rows, where one has no structure."""
-    at = graph.layout.spread(torch.where(torch.isneginf(scores), -torch.inf, 0))
-    for group in graph.layout.groups:
+    at = layout.spread(torch.where(torch.isneginf(scores), -torch.inf, 0))
+    for group in layout.groups:
         rows = (group.flat(group.take(at)), *(group.flat(x.expand(len(at), *x.shape[1:])) for x in group.extra(extra)))
         bad = torch.isneginf(ask_argmax(group.structure, *(x.cpu() for x in rows)).score).reshape(len(at), group.count)
         for member in group.members:
