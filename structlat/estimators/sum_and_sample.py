@@ -19,14 +19,18 @@ FEW = 4096  # structures: to list them is no work
 class SumAndSample(Sampling):
     """The sum of q(z) loss(z) over the ``k`` most probable z, and one sample of q among all others: unbiased.
 
-    q is softmax over all structures. The variance is at most that of :class:`ScoreFunction` with one sample and no
-    baseline, and goes to 0 as q gathers on k structures.
+    q is softmax over all structures. Without baselines, the variance is at most that of :class:`ScoreFunction` with one
+    sample. It goes to 0 as q gathers on k structures.
 
     Parameters
     ----------
     structure : Structure
     k : int
         How many are summed over.
+    baseline : {None, "summed"}
+        What all losses are compared with in the gradient for the scores: nothing, or the mean loss of those that are
+        summed over, by their probabilities. It costs nothing, and where losses are far from 0, as negative
+        log-likelihoods are, much of the variance is theirs.
     vertices, generator
         As in :class:`Estimator`.
 
@@ -40,10 +44,19 @@ class SumAndSample(Sampling):
     name = "sum-and-sample"
 
     def __init__(
-        self, structure: Structure, k: int = 1, *, vertices: bool = False, generator: torch.Generator | None = None
+        self,
+        structure: Structure,
+        k: int = 1,
+        baseline: str | None = None,
+        *,
+        vertices: bool = False,
+        generator: torch.Generator | None = None,
     ) -> None:
+        if baseline not in (None, "summed"):
+            raise ArgumentError(f"baseline: got {baseline!r}; expected None or 'summed'")
         super().__init__(structure, 1, vertices=vertices, generator=generator)
         self.k = check_count("k", k)
+        self.baseline = baseline
         self._listed = not has_sums(structure) or _few(structure)
 
     def _estimate(self, call: Call) -> Estimate:
@@ -57,14 +70,17 @@ class SumAndSample(Sampling):
         losses = call.loss(split.z, split.there)
         log_prob = torch.where(split.there, split.log_prob, 0)
         p = torch.where(split.there[:-1], log_prob[:-1].exp(), 0)
-        best = (p * losses[:-1]).sum(0)
-        value = best + split.rest * losses[-1]
-        one = losses[-1].detach() * log_prob[-1] + losses[-1]
-        return Estimate(best + split.rest * one, value, entropy, split.there.sum(0))
+        weights = torch.cat([p, split.rest.unsqueeze(0)]).detach()
+        signal = losses.detach()
+        if self.baseline is not None:
+            signal = signal - (weights[:-1] * signal[:-1]).sum(0) / weights[:-1].sum(0)
+        # the slope of p is that of log q, times p; of the one that stands for all others, times their probability
+        surrogate = (weights * (signal * log_prob + losses)).sum(0)
+        return Estimate(surrogate, (weights * losses).sum(0), entropy, split.there.sum(0))
 
     def settings(self) -> dict[str, Any]:
-        """How many are summed over."""
-        return {"k": self.k}
+        """How many are summed over, and the baseline."""
+        return {"k": self.k, "baseline": self.baseline}
 
 
 def _few(structure: Structure) -> bool:

@@ -452,6 +452,7 @@ def test_where_it_is_not_defined_two_others_are(name, structure, others):
         ),
         (lambda: ScoreFunction(BITS, baseline="average", momentum=0), "momentum: got 0"),
         (lambda: made("sum-and-sample", k=0), "k: got 0"),
+        (lambda: made("sum-and-sample", baseline="average"), "baseline: got 'average'; expected None or 'summed'"),
         (lambda: made("vimco", samples=1), "samples: got 1"),
         (lambda: made("disarm", pairs=0), "pairs: got 0"),
         (lambda: made("gumbel", temperature=0.0), "temperature: got 0.0; expected a finite number above 0"),

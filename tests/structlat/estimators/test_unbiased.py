@@ -26,6 +26,8 @@ MAKERS = {
     "nvil, 2 samples": functools.partial(estimators.get("nvil"), samples=2),
     "sum-and-sample": SumAndSample,
     "sum-and-sample, k=3": functools.partial(SumAndSample, k=3),
+    "sum-and-sample, baseline": functools.partial(SumAndSample, baseline="summed"),
+    "sum-and-sample, k=3, baseline": functools.partial(SumAndSample, k=3, baseline="summed"),
     "disarm": DisARM,
     "disarm, 3 pairs": functools.partial(DisARM, pairs=3),
 }
@@ -110,7 +112,7 @@ def test_what_lowers_the_variance_does(structure, generator):
 def test_leave_one_out_does_not_see_a_constant(generator):
     """What all samples have in common is no signal: a constant loss gives no gradient at all, draw by draw."""
     x = torch.randn(50, 5, generator=generator, requires_grad=True)
-    for maker in (MAKERS["rloo"], functools.partial(VIMCO, importance=False)):
+    for maker in (MAKERS["rloo"], MAKERS["sum-and-sample, k=3, baseline"], functools.partial(VIMCO, importance=False)):
         out = maker(sl.Categorical(5), generator=generator)(lambda z, i: torch.full(z.shape, 7.0), x)
         (slope,) = torch.autograd.grad(out.surrogate.sum(), x)
         assert float(slope.abs().max()) < 1e-5
