@@ -1,6 +1,7 @@
 import copy
 import pickle
 import re
+from pathlib import Path
 
 import networkx as nx
 import numpy as np
@@ -178,3 +179,17 @@ def test_pickle_and_deepcopy(generator):
     for other in (pickle.loads(pickle.dumps(graph)), copy.deepcopy(graph)):
         assert repr(other) == repr(graph)
         torch.testing.assert_close(lp_sparsemap(other, *scores).marginals, want)
+
+
+def test_the_page_about_graphs_runs(monkeypatch):
+    text = (Path(__file__).parents[3] / "docs" / "factor_graphs.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    public = {"FactorGraph": FactorGraph, "lp_sparsemap": lp_sparsemap, "Pair": Pair, "Xor": Xor}
+    for name, value in public.items():
+        monkeypatch.setattr(sl, name, value, raising=False)
+    torch.manual_seed(0)
+    names = {}
+    exec(code, names)
+    assert names["post"].marginals.shape == (8, 6)
+    assert names["scores"].grad.abs().sum() > 0
+    assert names["coupling"].grad.abs().sum() > 0
