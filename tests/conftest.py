@@ -10,7 +10,7 @@ torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items):
-    """A test class without a case for a test (log-partitions of what has none) leaves it out, instead of skipping it."""
+    """A class without a case for a test (a log-partition of what has none) leaves it out, instead of skipping it."""
     items[:] = [item for item in items if "NOTSET" not in item.name]
 
 
