@@ -4,12 +4,15 @@ One thread, scores of scale 1, float64. "MAP" is ``structure.argmax``, "top-4" a
 "log-partition" ``structure.log_partition``, "with gradient" the same and its gradient (the marginals), "10 samples"
 ``structure.sample``, "sparsemap" the distribution and its probabilities. Peers: torch-struct for chains and projective
 trees, in float64, on copies where it writes into what it is given; SciPy and NetworkX row by row: they know no batch.
+Chains have a kernel of their own for MAP: beside it stands what their hypergraph takes.
 
     python benchmarks/spaces.py
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -24,7 +27,12 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 import structlat as sl
+from oracles import hypergraph
 from structlat.tractable import Tractable
+
+torch_struct: Any = None
+with contextlib.suppress(ImportError):
+    torch_struct = importlib.import_module("torch_struct")
 
 KS = (4, 10)
 SPACES: dict[str, tuple[Callable[[], sl.Structure], int]] = {
@@ -110,12 +118,10 @@ def peers(space: sl.Structure, scores: Tensor, extra: list[Tensor]) -> Iterator[
         yield "MAP", "NetworkX", lambda: [networkx.maximum_spanning_tree(g) for g in weighted(space.edges, scores)]
     if isinstance(space, sl.GeneralMatching):
         yield "MAP", "NetworkX", lambda: [networkx.max_weight_matching(g) for g in weighted(space.edges, scores)]
-    try:
-        import torch_struct
-    except ImportError:
-        return
     made: Callable[[], Any] | None = None
     if isinstance(space, sl.LinearChain):
+        unary, arcs_between = scores.flatten(start_dim=1).numpy(), extra[0].flatten(start_dim=1).numpy()
+        yield "MAP", "its hypergraph", lambda: hypergraph.argmax(space.graph, unary, arcs_between)
         potentials = extra[0].transpose(-1, -2) + scores[:, 1:, :, None]
         potentials[:, 0] += scores[:, 0, None, :]
 
@@ -131,7 +137,7 @@ def peers(space: sl.Structure, scores: Tensor, extra: list[Tensor]) -> Iterator[
         def made() -> Any:
             return torch_struct.DependencyCRF(leaf + 0, multiroot=space.multi_root)
 
-    if made is not None:
+    if made is not None and torch_struct is not None:
         yield "MAP", "torch-struct", lambda: made().argmax
 
         def topk(k: int) -> object:
