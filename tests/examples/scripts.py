@@ -9,7 +9,8 @@ ROOT = Path(__file__).parents[2]
 # whoever runs the tests in the background may have switched off Ctrl-C for all that they start
 RUN = "import os, runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
 # a script finds its neighbours, as where Python starts it itself
-RUN += "sys.argv = sys.argv[1:]; sys.path.insert(0, os.path.dirname(sys.argv[0])); runpy.run_path(sys.argv[0], run_name='__main__')"
+RUN += "sys.argv = sys.argv[1:]; sys.path.insert(0, os.path.dirname(sys.argv[0])); "
+RUN += "runpy.run_path(sys.argv[0], run_name='__main__')"
 
 
 def start(script, *options):
