@@ -23,6 +23,11 @@ GAP = 1e-10  # at which a factor's own solver has done its work
 DOUBT = 200  # rounds between looks at whether the factors contradict each other
 ROUNDING = 32 * torch.finfo(torch.float64).eps
 
+BY_ROW = (
+    "row", "forbidden", "scores", "unit", "tol", "mean", "multipliers", "penalty", "primal", "dual", "drift",
+    "contradictory",
+)  # fmt: skip
+
 
 class Start(NamedTuple):
     """What a consensus starts from: marginals [B, n], multipliers [B, E] and the penalty rho [B]."""
@@ -180,20 +185,7 @@ class _Rounds:
 
     def retain(self, stays: Tensor) -> None:
         """Go on with these rows."""
-        names = (
-            "row",
-            "forbidden",
-            "scores",
-            "unit",
-            "tol",
-            "mean",
-            "multipliers",
-            "penalty",
-            "primal",
-            "dual",
-            "drift",
-        )
-        for name in (*names, "contradictory"):
+        for name in BY_ROW:
             setattr(self, name, getattr(self, name)[stays])
         self.extra = [tuple(x if len(x) == 1 < len(stays) else x[stays] for x in xs) for xs in self.extra]
         self.supports = [[x[stays] for x in xs] for xs in self.supports]

@@ -215,6 +215,21 @@ def test_loopy_marginals_are_the_optimum_over_the_local_polytope(name, generator
         assert abs(float(got.objective[row]) - value) < 1e-6
 
 
+def test_rows_and_columns_make_a_matching(generator):
+    """Cycles, but a polytope whose vertices are the matchings all the same (Birkhoff)."""
+    cells = torch.arange(16).reshape(4, 4)
+    graph = FactorGraph(variables=16)
+    for lines in (cells, cells.T):
+        graph.add(Xor(4), lines)
+    scores = torch.randn(6, 4, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(6, 4, 4, generator=generator, dtype=torch.float64)
+    got = solve(graph, scores.flatten(1)).marginals.unflatten(1, (4, 4))
+    want = sl.sparsemap(sl.BipartiteMatching(4, 4), scores).mean
+    torch.testing.assert_close(got, want, atol=2e-8, rtol=0)
+    ours, theirs = (torch.autograd.grad((weight * x).sum(), scores)[0] for x in (got, want))
+    torch.testing.assert_close(ours, theirs, atol=1e-8, rtol=0)
+
+
 def local_optimum(graph, inputs):
     """Marginals and value of one row, at gamma = 1, by sequential quadratic programming."""
     n, own, blocks = graph.variables, iter(inputs[1:]), []
