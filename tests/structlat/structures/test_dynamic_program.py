@@ -96,7 +96,7 @@ def test_two_derivations_of_one_structure_are_found_out():
 @pytest.mark.parametrize(
     ("edges", "text"),
     [
-        ([("a", [], [2])], r"Wrong.hyperedges: 'a' uses the part 2, expected an index into shape \(2,\)"),
+        ([("a", [], [2])], r"Wrong.hyperedges: edges: 'a' uses the part 2, expected an index into shape \(2,\)"),
         ([("a", [], [(0, 1)])], r"'a' uses the part \(0, 1\)"),
         ([("a", [], [0], [0])], r"'a' came with 2 groups of parts, expected 1 to 1"),
         ([("a", ["b"], [])], "'a' is built from 'b', which no edge before builds"),
