@@ -382,6 +382,17 @@ def test_the_slope_of_the_objective_are_the_marginals(generator):
             torch.testing.assert_close(slope, x, atol=1e-7, rtol=0)
 
 
+def test_jacobian_where_a_support_spans_too_little(generator):
+    """Of many bits the active set lists fewer than the face has dimensions."""
+    graph = FactorGraph(variables=50)
+    graph.add(sl.BudgetBitVector(48, 24, symmetric=False), range(48))
+    graph.add(Pair(), [[0, 48], [48, 49], [49, 1]])
+    scores = 0.5 + 0.2 * torch.randn(1, 50, generator=generator, dtype=torch.float64)
+    inputs = [scores, 0.2 * torch.randn(1, 3, 1, generator=generator, dtype=torch.float64)]
+    assert solve(graph, *inputs).distributions[0].support_size < 45
+    torch.testing.assert_close(jacobian(graph, inputs), differences(graph, inputs), atol=1e-5, rtol=0)
+
+
 def test_jacobian_where_scores_tie_at_a_vertex():
     """Multipliers at their border: a direction is flat for every factor, but no factor has it on both sides."""
     graph = FactorGraph(variables=4)
@@ -602,6 +613,22 @@ def test_without_convergence_it_says_so(generator):
     assert (quiet.objective >= exact(graph, inputs)[1] - 1e-9).all()  # a bound all the same
     full = solve(graph, *inputs)
     assert (quiet.objective > full.objective).all()
+
+
+def test_a_factor_whose_own_solver_fails_is_not_converged():
+    """Its oracle gives the worst structure from the third time on: no residual is left, and nothing is sure."""
+    calls = []
+
+    def forgetful(scores):
+        calls.append(scores)
+        return ((scores > 0) == (len(calls) < 3)).astype(float)
+
+    graph = FactorGraph(variables=3)
+    graph.add(sl.Structure.from_argmax(forgetful, 3), [0, 1, 2])
+    with pytest.warns(sl.NonConvergenceWarning, match="a factor's own solver stopped"):
+        got = lp_sparsemap(graph, torch.tensor([0.8, -0.3, 0.4], dtype=torch.float64))
+    assert got.info.primal_residual == got.info.dual_residual == 0
+    assert not got.info.converged
 
 
 def test_factors_that_contradict_each_other():
