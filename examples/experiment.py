@@ -12,6 +12,7 @@ several processes as with one. What is drawn is drawn in the step, from torch's 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -491,13 +492,19 @@ def append_line(path: Path, line: Mapping[str, Any]) -> None:
     """Append a JSON line by a single write: processes that share the file do not write into one another's lines."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = (json.dumps(line) + "\n").encode()
-    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        os.write(file, content)
+        size = os.fstat(file).st_size
+        unfinished = size and os.pread(file, 1, size - 1) != b"\n"  # the machine went off in the middle of a line
+        os.write(file, b"\n" + content if unfinished else content)
     finally:
         os.close(file)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a results file; none where there is no file."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """The lines of a results file that were finished; none where there is no file."""
+    lines = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        with contextlib.suppress(json.JSONDecodeError):
+            lines.append(json.loads(line))
+    return lines

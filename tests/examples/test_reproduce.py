@@ -1,0 +1,147 @@
+import importlib
+import json
+
+import pytest
+
+from tests.examples import tiny_data
+from tests.examples.scripts import ROOT, run
+
+PNG = b"\x89PNG"
+SIZES = {"epochs": 2, "steps": 2, "batch_size": 4, "validation_games": 10, "test_games": 10}
+
+
+@pytest.fixture(scope="module")
+def reproduce():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "examples")
+        yield importlib.import_module("reproduce")
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("images")
+    tiny_data.write(root / "FashionMNIST" / "raw", train=1800, test=800)
+    return root
+
+
+@pytest.fixture
+def grid(reproduce, data_root, tmp_path):
+    """Two methods of table 2, a few steps each."""
+
+    def make(**changes):
+        chosen = {"table": 2, "methods": ["sfe+", "sparsemax"], "options": SIZES | {"data_root": str(data_root)}}
+        places = {"out": str(tmp_path / "results" / "game.jsonl"), "scratch": str(tmp_path / "scratch")}
+        return reproduce.Grid(**(chosen | places | changes))
+
+    return make
+
+
+def results(tmp_path):
+    return [json.loads(line) for line in (tmp_path / "results" / "game.jsonl").read_text().splitlines()]
+
+
+def test_what_is_missing_is_run_and_nothing_else(reproduce, grid, tmp_path, capsys):
+    assert reproduce.main(grid()) == 0
+    first = results(tmp_path)
+    assert [(line["method"], line["seed"]) for line in first] == [("sfe+", 0), ("sparsemax", 0)]
+    assert "2 cells, 0 of them done before" in capsys.readouterr().out
+
+    assert reproduce.main(grid()) == 0
+    assert results(tmp_path) == first
+    assert "2 cells, 2 of them done before" in capsys.readouterr().out
+
+    # half a line, of a machine that went off: the cell is run again, and the file stays readable
+    content = (tmp_path / "results" / "game.jsonl").read_bytes()
+    (tmp_path / "results" / "game.jsonl").write_bytes(content[:-100])
+    assert reproduce.main(grid(seeds=2)) == 0
+    lines = reproduce.read_lines(tmp_path / "results" / "game.jsonl")
+    assert sorted((line["method"], line["seed"]) for line in lines) == [
+        ("sfe+", 0),
+        ("sfe+", 1),
+        ("sparsemax", 0),
+        ("sparsemax", 1),
+    ]
+
+
+def test_the_table_and_the_curves(reproduce, grid, tmp_path):
+    grid = grid(seeds=2)
+    reproduce.main(grid)
+    page = tmp_path / "results" / "game.md"
+    head, _, *rows = page.read_text().splitlines()[1:-1]
+    assert [x.strip() for x in head.strip("|").split("|")][:3] == ["method", "seeds", "success, %"]
+    lines = results(tmp_path)
+    assert len(rows) == 2
+    for row, method in zip(rows, ["sfe+", "sparsemax"], strict=True):
+        cells = [x.strip() for x in row.strip("|").split("|")]
+        one, other = (100 * line["metrics"]["success"] for line in lines if line["method"] == method)
+        assert cells[:2] == [method, "2"]
+        assert cells[2] == f"{(one + other) / 2:.1f} ± {abs(one - other) / 2**0.5:.1f}"
+        assert cells[-2:] == list(reproduce.TABLES[2].paper[method])
+    assert (tmp_path / "results" / "game.png").read_bytes().startswith(PNG)
+
+    # what a person writes around the table stays
+    page.write_text("Before.\n" + page.read_text() + "After.\n")
+    lines[0]["metrics"]["success"] = 1.0
+    (tmp_path / "results" / "game.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    reproduce.main(grid)
+    text = page.read_text()
+    assert text.startswith("Before.\n<!-- table")
+    assert text.endswith("-->\nAfter.\n")
+    assert rows[0] not in text
+    assert rows[1] in text
+
+
+def test_a_line_of_other_settings_is_no_cell_of_this_grid(reproduce, grid):
+    script = "signal_game"
+    game = importlib.import_module(script)
+    cell = {"estimator": "sfe", "preset": "quick", "seed": 0}
+
+    def line(**changes):
+        settings = game.resolve(game.GameSettings(**(cell | changes)), game.PRESETS)
+        return {"experiment": script, "config": settings.config(), "overridden": settings.overridden}
+
+    own = line()
+    others = [
+        line(seed=1),
+        line(estimator="sfe+"),
+        line(preset="paper"),
+        line(dataset="mnist"),  # not the script's default
+        line(epochs=3),  # not the preset's
+        line() | {"experiment": "semi_supervised_vae"},
+    ]
+    assert reproduce.line_of(cell, script, others) is None
+    assert reproduce.line_of(cell, script, [*others, own, others[0]]) is own
+    assert reproduce.line_of(cell | {"epochs": 3}, script, [own, *others]) is others[4]
+    # a cell that asks for what is the preset's anyway
+    assert reproduce.line_of(cell | {"epochs": 20}, script, [own]) is own
+
+
+def test_cells_in_processes(tmp_path, data_root):
+    options = [f"--options.{name}={value}" for name, value in (SIZES | {"data_root": data_root}).items()]
+    words = ["--table", 2, "--methods", "sfe", "softmax", "--jobs", 2, *options]
+    output = run("reproduce.py", *words, "--out", tmp_path / "game.jsonl", "--scratch", tmp_path / "scratch")
+    assert "2/2" in output
+    assert "| softmax" in output
+    lines = [json.loads(line) for line in (tmp_path / "game.jsonl").read_text().splitlines()]
+    assert sorted(line["method"] for line in lines) == ["sfe", "softmax"]
+    assert "Written: " in output
+
+
+def test_a_cell_that_fails_is_told_and_the_others_are_run(reproduce, grid, tmp_path, capsys):
+    assert reproduce.main(grid(methods=["no-such-method", "sfe"])) == 1
+    assert [line["method"] for line in results(tmp_path)] == ["sfe"]
+    error = capsys.readouterr().err
+    assert "Failed: {'estimator': 'no-such-method'" in error
+    assert "one of" in error
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_the_grids_are_the_papers(reproduce, number):
+    table = reproduce.TABLES[number]
+    cells = reproduce.cells_of(reproduce.Grid(table=number, seeds=2))
+    assert len(cells) == 2 * len(table.methods) * len(table.bits)
+    assert set(table.paper) <= set(table.methods)
+    settings = reproduce.settings_class(table.script)
+    for cell in cells:
+        assert settings(**cell).estimator in table.methods
+    assert all(len(row) == 2 for row in table.paper.values())
