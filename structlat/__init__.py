@@ -7,7 +7,7 @@ Scores go in, a few structures with probabilities come out. See ``structure.py``
 from structlat import estimators, losses, structures, testing
 from structlat.distribution import SparseDistribution
 from structlat.errors import ArgumentError, InfeasibleError, NonConvergenceWarning
-from structlat.factors import FactorGraph, GraphMarginals, lp_sparsemap
+from structlat.factors import ConsensusInfo, FactorGraph, GraphMarginals, lp_sparsemap
 from structlat.gibbs import Gibbs
 from structlat.layers import Marginalize, SparseMAP, TopKSparsemax
 from structlat.normalizers import argmax, marginalize, sparsemap, topk_sparsemax
@@ -51,6 +51,7 @@ __all__ = [
     "BitVector",
     "BudgetBitVector",
     "Categorical",
+    "ConsensusInfo",
     "DependencyTree",
     "DynamicProgram",
     "FactorGraph",

@@ -238,7 +238,7 @@ def _refuse(structure: Structure, bad: Tensor, batch_shape: list[int], cause: Va
 def _report(info: SolverInfo, on_failure: str, batch_shape: list[int]) -> None:
     if on_failure == "ignore" or bool(info.converged.all()):
         return
-    status = info.map(lambda x: x.reshape(*batch_shape, *x.shape[1:])).status
+    status = info.map(lambda x: x.reshape((*batch_shape, *x.shape[1:]))).status
     if on_failure == "raise":
         raise NonConvergenceWarning(status)
     # the warning belongs to the caller's line, however many of ours lie between

@@ -60,7 +60,7 @@ class Extras:
 
     def largest(self) -> list[Floats]:
         """The largest finite absolute value of each row, [B or 1], for each of them that is not empty."""
-        return [_finite_size(x).flatten(1).amax(-1).numpy() for x in self._own if x.numel()]
+        return [_finite_size(x).reshape(len(x), -1).amax(-1).numpy() for x in self._own if x.numel()]
 
     def _rows(self, tensors: list[Tensor], start: int, n: int) -> list[Tensor]:
         return [x if shared else x[start : start + n] for x, shared in zip(tensors, self._shared, strict=True)]

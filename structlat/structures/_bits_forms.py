@@ -121,8 +121,8 @@ class Comb(ClosedForm):
         return passed[..., :-1] - passed[..., 1:] + carried.to(dtype).unsqueeze(1)
 
     def _binds(self) -> Tensor:
-        """Rows in which bits alone would exceed the budget, [B, 1]."""
-        return self.scores.detach().clamp(0, 1).sum(-1, keepdim=True) > self.budget
+        """Rows in which bits alone would exceed the budget, [B, 1]; a budget of 0 binds whatever the scores."""
+        return (self.scores.detach().clamp(0, 1).sum(-1, keepdim=True) > self.budget) | (self.budget == 0)
 
     def _at_budget(self, k: int | Tensor, reference: Tensor) -> Tensor:
         """clip(scores - tau, 0, 1) summing to k, which is neither 0 nor n; the k-th largest score is given [B, 1]."""

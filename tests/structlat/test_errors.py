@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import structlat as sl
+from tests.judge import draw
 
 BITS = sl.BitVector(3)
 CALLS = (sl.argmax, sl.sparsemap, sl.topk_sparsemax, sl.marginalize)
@@ -204,3 +205,31 @@ class TestNonConvergence:
         post = sl.sparsemap(self.bits, self.x, max_iter=2, solver="active_set", on_failure="ignore")
         assert "Stopped before the certificate" in post.info.status
         assert "converged=False" in repr(post)
+
+
+def test_not_converged_without_a_batch_dimension(generator):
+    inputs = draw(sl.LinearChain(6, 3), generator, 1)
+    with pytest.warns(sl.NonConvergenceWarning, match="the only row"):
+        sl.sparsemap(sl.LinearChain(6, 3), *(x[0] for x in inputs), max_iter=1)
+
+
+def test_extra_scores_that_are_one_number_a_row(generator):
+    class Toll(sl.Structure):
+        """Bits, and a toll for more than one of them."""
+
+        shape, extra_shapes = torch.Size([3]), (torch.Size([]),)
+
+        def argmax(self, scores, toll):
+            every = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=torch.float64)] * 3)
+            values = self.score(every, scores.unsqueeze(1), toll.unsqueeze(1))
+            return every[values.argmax(1)]
+
+        def score(self, z, scores, toll):
+            return super().score(z, scores) + torch.where(z.sum(-1) > 1, toll, 0)
+
+    x = torch.randn(5, 3, generator=generator, dtype=torch.float64)
+    toll = torch.tensor([-0.3, 0.0, -1.0, 0.2, 0.0], dtype=torch.float64)
+    post = sl.sparsemap(Toll(), x, toll, on_failure="raise")
+    free = sl.sparsemap(sl.BitVector(3, symmetric=False), x)
+    torch.testing.assert_close(post.mean[[1, 4]], free.mean[[1, 4]], atol=1e-8, rtol=0)
+    assert (post.mean[2].sum() <= free.mean[2].sum() + 1e-9).all()

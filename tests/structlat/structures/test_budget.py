@@ -311,3 +311,11 @@ def test_a_padded_batch_is_each_example_alone(generator, exact, per_row):
         lambda row: sl.BudgetBitVector(int(lengths[row]), 2, exact),
         lambda row, y, n: y[row, : lengths[row]],
     )
+
+
+@pytest.mark.parametrize("budget", [0, torch.tensor([0, 0])])
+def test_nothing_moves_under_a_budget_of_nothing(budget):
+    """Scores of 0 are where the clip of bits alone has its kink."""
+    x = torch.zeros(2, 3, dtype=torch.float64, requires_grad=True)
+    mean = sl.sparsemap(sl.BudgetBitVector(3, budget, symmetric=False), x).mean
+    assert torch.autograd.grad(mean.sum(), x)[0].eq(0).all()
