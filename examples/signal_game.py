@@ -320,14 +320,15 @@ class PaperSender(nn.Module):
     def __init__(self, size: int) -> None:
         super().__init__()
         self.embedding = nn.Linear(size, HIDDEN, bias=False)
-        self.filters = nn.Conv1d(1, FILTERS, 1, bias=False)
-        self.mix = nn.Conv1d(FILTERS, 1, 1)
+        # convolutions of width 1, written as the linear maps that they are: on a CPU twice as fast
+        self.filters = nn.Linear(1, FILTERS, bias=False)
+        self.mix = nn.Linear(FILTERS, 1)
         self.messages = nn.Linear(HIDDEN, MESSAGES)
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores [B, 256] of features [B, F]."""
-        filtered = self.filters(self.embedding(x).unsqueeze(1)).sigmoid()
-        scores: Tensor = self.messages(self.mix(filtered).squeeze(1).sigmoid())
+        filtered = self.filters(self.embedding(x).unsqueeze(-1)).sigmoid()
+        scores: Tensor = self.messages(self.mix(filtered).squeeze(-1).sigmoid())
         return scores
 
 
