@@ -113,11 +113,11 @@ class Settings:
 
     def config(self) -> dict[str, Any]:
         """What decides the numbers: all but where files lie and what the computation runs on."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if name not in _NO_CONFIG}
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in NO_CONFIG}
 
 
 _PLACES = ("data_root", "cache", "out", "results")
-_NO_CONFIG = (*_PLACES, "accelerator", "devices", "strategy", "threads", "resume", "progress", "overridden")
+NO_CONFIG = (*_PLACES, "accelerator", "devices", "strategy", "threads", "resume", "progress", "overridden")
 
 
 def resolve(settings: S, presets: Presets) -> S:

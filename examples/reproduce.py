@@ -5,8 +5,8 @@
 
 A cell is one run of a script of this folder. A finished one is a JSON line in ``--out``, so that a second call runs
 what is missing, and what was interrupted goes on from its last epoch. From the lines it makes a Markdown table beside
-the paper's numbers (between two marks in ``<out>.md``, around which people may write) and, in ``<out>.png``, the
-validation metric by epoch and by second.
+the paper's numbers (between two marks in ``<out>.md``, around which people may write; one table for each choice of
+options) and, in ``<out>.png``, the validation metric by epoch and by second.
 
 Cells run in parallel through joblib, each with one thread: in processes of this machine (``--backend loky``), on a Dask
 cluster (``--address`` of its scheduler) or on Ray. The machines of a cluster share a file system, and have this folder.
@@ -27,11 +27,12 @@ from typing import Any, Literal, NamedTuple
 
 import joblib
 import pandas as pd
-from experiment import Settings, parse, read_lines
+from experiment import NO_CONFIG, Settings, parse, read_lines
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from tqdm import tqdm
 
-BEGIN, END = "<!-- table: written by examples/reproduce.py -->", "<!-- end of table -->"
+END = "<!-- end of table -->"
 
 
 class Table(NamedTuple):
@@ -262,15 +263,29 @@ def write_report(grid: Grid, out: Path) -> str:
         return "Nothing is done yet."
     text = markdown(table, done)
     page = out.with_suffix(".md")
-    old = page.read_text() if page.exists() else f"{BEGIN}\n{END}\n"
-    before, _, rest = old.partition(BEGIN)
+    words = words_of(grid)
+    begin = f"<!-- written by examples/reproduce.py: --table {' '.join([str(grid.table), *words])} -->"
+    old = page.read_text() if page.exists() else ""
+    if begin not in old:
+        old += f"{begin}\n{END}\n"
+    before, _, rest = old.partition(begin)
     after = rest.partition(END)[2]
-    write_whole(page, f"{before}{BEGIN}\n{text}\n{END}{after}".encode())
-    picture = out.with_suffix(".png")
+    write_whole(page, f"{before}{begin}\n{text}\n{END}{after}".encode())
+    picture = out.with_name(
+        "_".join([out.stem, *(word.removeprefix("--").removeprefix("options.").replace(" ", "_") for word in words)])
+        + ".png"
+    )
     unfinished = picture.with_name(f".{picture.name}.unfinished.png")
     curves(table, done).savefig(unfinished, dpi=100)
     unfinished.replace(picture)
     return f"{text}\n\nWritten: {page}, {picture}"
+
+
+def words_of(grid: Grid) -> list[str]:
+    """The options that tell a table from others of the same page."""
+    options = {name: x for name, x in grid.options.items() if name not in NO_CONFIG}
+    preset = [] if grid.preset == "quick" else [f"--preset {grid.preset}"]
+    return preset + [f"--options.{name} {value}" for name, value in options.items()]
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -335,7 +350,8 @@ def curves(table: Table, lines: Sequence[dict[str, Any]]) -> Figure:
             ax.set(xlabel=x, ylabel=f"{table.monitor}, validation", title=f"{bits} bits" if bits else "")
             ax.grid(alpha=0.3)
         by_second.set_xscale("log")
-        by_epoch.legend(frameon=False, fontsize="small")
+        by_epoch.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(*axes[0, 1].get_legend_handles_labels(), loc="outside right center", frameon=False)
     return figure
 
 

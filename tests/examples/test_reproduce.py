@@ -77,7 +77,7 @@ def test_the_table_and_the_curves(reproduce, grid, tmp_path):
         assert cells[:2] == [method, "2"]
         assert cells[2] == f"{(one + other) / 2:.1f} ± {abs(one - other) / 2**0.5:.1f}"
         assert cells[-2:] == list(reproduce.TABLES[2].paper[method])
-    assert (tmp_path / "results" / "game.png").read_bytes().startswith(PNG)
+    assert next((tmp_path / "results").glob("game*.png")).read_bytes().startswith(PNG)
 
     # what a person writes around the table stays
     page.write_text("Before.\n" + page.read_text() + "After.\n")
@@ -85,10 +85,19 @@ def test_the_table_and_the_curves(reproduce, grid, tmp_path):
     (tmp_path / "results" / "game.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     reproduce.main(grid)
     text = page.read_text()
-    assert text.startswith("Before.\n<!-- table")
+    assert text.startswith("Before.\n<!-- written by")
     assert text.endswith("-->\nAfter.\n")
     assert rows[0] not in text
     assert rows[1] in text
+
+    # other options have a table of their own on the page, and a picture
+    grid.options |= {"steps": 1}
+    reproduce.main(grid)
+    both = page.read_text()
+    assert both.startswith(text)
+    assert "--options.steps 1" in both[len(text) :]
+    assert str(tmp_path) not in both
+    assert len(list(page.parent.glob("*steps_1*.png"))) == 1
 
 
 def test_a_line_of_other_settings_is_no_cell_of_this_grid(reproduce, grid):
