@@ -16,7 +16,9 @@ RUN += "runpy.run_path(sys.argv[0], run_name='__main__')"
 def start(script, *options):
     command = [sys.executable, "-W", "error", "-c", RUN, str(ROOT / "examples" / script), *map(str, options)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "MPLBACKEND": "Agg"}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    # whoever reads some of the output and then the rest may cut a letter of a progress bar in two
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
+    return subprocess.Popen(command, env=environment, **streams)
 
 
 def run(script, *options):

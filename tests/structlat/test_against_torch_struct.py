@@ -11,9 +11,6 @@ import torch_struct
 
 import structlat as sl
 
-# which torch-struct switches off for the whole process
-torch.distributions.Distribution.set_default_validate_args(__debug__)
-
 K = 4
 pytestmark = pytest.mark.filterwarnings("ignore")
 
