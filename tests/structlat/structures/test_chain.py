@@ -129,3 +129,32 @@ def test_what_mask_refuses():
     ):
         with pytest.raises(sl.ArgumentError, match=text):
             chain.mask(unary, transition, n)
+
+
+def test_scores_for_the_ends(generator):
+    chain = sl.LinearChain(5, 3)
+    unary = torch.randn(4, 5, 3, generator=generator, dtype=torch.float64)
+    transition = torch.randn(3, 3, generator=generator, dtype=torch.float64)
+    start, end = (torch.randn(3, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(2))
+    lengths = torch.tensor([5, 2, 1, 0])
+    every = chain.enumerate()
+    whole = chain.score(every.unsqueeze(1), chain.ends(unary, start, end), transition.expand(4, 3, 3))
+    want = chain.score(every.unsqueeze(1), unary, transition.expand(4, 3, 3))
+    want = want + start[every[:, 0]].unsqueeze(1) + end[every[:, -1]].unsqueeze(1)
+    torch.testing.assert_close(whole, want)
+    masked = chain.mask(chain.ends(unary, start, end, lengths=lengths), transition, lengths=lengths)
+    post = sl.sparsemap(chain, *masked)
+    for row, n in enumerate(lengths[:3].tolist()):
+        alone = sl.LinearChain(n, 3)
+        one = sl.sparsemap(alone, alone.ends(unary[row, :n], start, end), transition)
+        torch.testing.assert_close(post.mean[row, :n], one.mean, atol=1e-8, rtol=0)
+    # whoever has no length has no ends: nothing is added
+    assert torch.equal(chain.ends(unary, start, end, lengths=lengths)[3], unary[3])
+    for gradient in torch.autograd.grad(post.mean.square().sum(), (start, end)):
+        assert (gradient != 0).any()
+
+
+@pytest.mark.parametrize("name", ["start", "end"])
+def test_wrong_scores_for_the_ends_are_refused(name):
+    with pytest.raises(sl.ArgumentError, match=rf"{name}: got shape \(4,\)"):
+        sl.LinearChain(5, 3).ends(torch.zeros(2, 5, 3), **{name: torch.zeros(4)})
