@@ -171,7 +171,8 @@ def draw(results: list[Case]) -> Any:
         plot.minorticks_off()
         plot.grid(visible=True, alpha=0.3)
         plot.spines[["top", "right"]].set_visible(False)
-        plot.legend(frameon=False, fontsize=7, loc="lower left", bbox_to_anchor=(0, 1))
+        if plot.get_legend_handles_labels()[0]:  # a peak of memory may be too small to be seen
+            plot.legend(frameon=False, fontsize=7, loc="lower left", bbox_to_anchor=(0, 1))
     plots[0][0].set_ylabel("ms")
     plots[1][0].set_ylabel("peak memory, MiB")
     return figure
