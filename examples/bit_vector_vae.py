@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from data import SIDE, load_images, split
-from experiment import Batches, Loaders, Model, Settings, command_line, loader, mixed, resolve, run
+from experiment import Batches, Loaders, Model, Settings, command_line, loader, mixed, on_cpu, resolve, run
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 from vae_parts import log_likelihood
@@ -263,7 +263,7 @@ def main(settings: BitSettings) -> dict[str, Any]:
     assert settings.batch_size is not None
     assert settings.images is not None
     assert settings.validation is not None
-    torch.set_num_threads(settings.threads)
+    on_cpu(settings)
     images = load_images("fashion-mnist", settings.data_root, settings.cache)
     x = images.train.flatten(1)
     sizes = (settings.images, settings.validation)

@@ -27,7 +27,20 @@ from typing import Any
 import lightning as L
 import torch
 from data import CLASSES, SIDE, cache_folder, load_images, split
-from experiment import Batches, Loaders, Model, Settings, command_line, loader, mixed, quiet, resolve, run, versions
+from experiment import (
+    Batches,
+    Loaders,
+    Model,
+    Settings,
+    command_line,
+    loader,
+    mixed,
+    on_cpu,
+    quiet,
+    resolve,
+    run,
+    versions,
+)
 from filelock import FileLock
 from lightning.pytorch.callbacks import TQDMProgressBar
 from torch import Tensor, nn
@@ -127,14 +140,14 @@ class WarmUp(L.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam, as in the training after it."""
-        return torch.optim.Adam(self.parameters(), lr=WARM_UP_RATE, weight_decay=WEIGHT_DECAY)
+        return torch.optim.Adam(self.parameters(), lr=WARM_UP_RATE, weight_decay=WEIGHT_DECAY, fused=True)
 
 
 def warm_start(settings: VAESettings, images: Tensor, labels: Tensor, provenance: dict[str, Any]) -> Networks:
     """Networks trained on the labelled images, from the cache if they are there; one process at a time trains them."""
     assert settings.batch_size is not None
     deciding: dict[str, Any] = {
-        "form": 1,  # to be raised when the code above changes what comes out
+        "form": 2,  # to be raised when the code above changes what comes out
         "data": provenance["md5"],
         "sizes": [settings.labelled, settings.unlabelled, settings.validation],
         "numbers": [settings.seed, settings.batch_size, settings.warm_up_epochs, WARM_UP_RATE, WEIGHT_DECAY],
@@ -275,7 +288,7 @@ def main(settings: VAESettings) -> dict[str, Any]:
     assert settings.unlabelled is not None
     assert settings.validation is not None
     assert settings.batch_size is not None
-    torch.set_num_threads(settings.threads)
+    on_cpu(settings)
     images = load_images("mnist", settings.data_root, settings.cache)
     sizes = (settings.labelled, settings.unlabelled, settings.validation)
     labelled, unlabelled, validation = split(len(images.train), sizes, settings.seed)

@@ -13,7 +13,7 @@ from structlat.problem import make_problem
 from structlat.structure import Structure
 from structlat.tractable import flat_log_partition, flat_sample
 
-NEGLIGIBLE = 1e-12  # probability of the rest: what rounding may leave of 1 - 1
+NEGLIGIBLE = 1e-12  # probability: what rounding may leave of 1 - 1; and numbers near 1e-45 have no inverse in float32
 TRIES = (4, 16, 64)  # draws of q at once, before the rest is taken apart
 BONUS = 100.0  # nats for each part that has to be on: structures without one keep exp(-100) of their probability
 ENTRIES = 2**22  # scores of subproblems at once
@@ -24,7 +24,7 @@ class Split(NamedTuple):
 
     z: Tensor  # [k + 1, *batch, *event]
     log_prob: Tensor  # [k + 1, *batch], differentiable
-    there: Tensor  # [k + 1, *batch]; where it is False, there is no such structure, and z is the row's best
+    there: Tensor  # [k + 1, *batch]; where False, no such structure is there, or negligible, and z is the row's best
     rest: Tensor  # the probability of all others, [*batch]
 
 
@@ -34,7 +34,7 @@ def split_listed(q: Listed, k: int, generator: torch.Generator | None) -> Split:
     p_best, best = p.topk(min(k, p.shape[-1]), -1)
     left = p.scatter(-1, best, 0)
     rest = left.sum(-1)
-    there = torch.cat([p_best.movedim(-1, 0), rest.unsqueeze(0)]) > 0
+    there = torch.cat([p_best.movedim(-1, 0), rest.unsqueeze(0)]) > NEGLIGIBLE
     one = pick(torch.where(there[-1].unsqueeze(-1), left, p), 1, generator)
     index = torch.where(there, torch.cat([best.movedim(-1, 0), one]), best[..., 0])
     return Split(*q.take(index), there, rest)

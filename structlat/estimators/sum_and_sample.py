@@ -36,9 +36,9 @@ class SumAndSample(Sampling):
 
     Notes
     -----
-    Liu et al. (2019), *Rao-Blackwellized Stochastic Gradients for Discrete Distributions*. Of a space
-    that is too large to be listed, others are left out whose probability is within rounding, 1e-12 together. In
-    evaluation mode the estimate is the same.
+    Liu et al. (2019), *Rao-Blackwellized Stochastic Gradients for Discrete Distributions*. The
+    others are left out where their probability is within rounding, 1e-12 together. In evaluation mode the estimate is
+    the same.
     """
 
     name = "sum-and-sample"

@@ -117,6 +117,19 @@ def test_a_row_without_a_rest(generator):
         assert torch.isfinite(slope).all()
 
 
+@pytest.mark.parametrize("k", [1, 2, 5])
+@pytest.mark.parametrize("low", [-20.0, -60.0, -87.0, -95.0, -103.2, -103.9])
+def test_a_rest_at_the_end_of_float32(k, low, generator):
+    """Probabilities of e^-87 to e^-103 are there, but their inverses are not: gradients stay numbers."""
+    x = torch.tensor([[-200.0, 0.0, -200.0, low, -200.0]] * 50, requires_grad=True)
+    estimator = SumAndSample(sl.Categorical(5), k, generator=generator)
+    out = estimator(lambda z, i: 100.0 + z, x)
+    (slope,) = torch.autograd.grad(out.surrogate.sum(), x)
+    assert torch.isfinite(slope).all()
+    assert (out.calls == (2 if low == -20 else 1)).all()
+    torch.testing.assert_close(slope.sum(-1), torch.zeros(50), rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("way", ["drawn", "apart"])
 def test_a_row_without_a_rest_where_nothing_is_listed(way, make, generator):
     x = torch.tensor([[0.0, 1.0, 2.0], [-torch.inf, -torch.inf, -torch.inf], [50.0, -60.0, 50.0]]).requires_grad_()
