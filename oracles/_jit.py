@@ -3,6 +3,9 @@
 Numba keeps compiled code beside the source, or where ``NUMBA_CACHE_DIR`` says, or in the user's cache directory. Where
 it can write to none of them, or the disk is full, a kernel is compiled in memory by each process instead.
 
+A kernel that Python calls returns numbers alone, and writes into arrays that it is given. To hand out an array, or a
+named tuple, Numba runs Python code of its own and does not ask how that ended: a Ctrl-C there ends the process.
+
 What Numba keeps is valid for as long as the kernel's own file is unchanged; it does not look at the files of the
 kernels that this one calls. So here all files of the directory count.
 """

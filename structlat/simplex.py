@@ -157,10 +157,14 @@ def by_newton(rows: Tensor, top: Tensor, power: int) -> tuple[Tensor, Tensor, Te
         rows, top = rows.float(), top.float()
     size, tau = torch.empty(top.shape, dtype=torch.int64), torch.empty(top.shape, dtype=torch.float64)
     given = rows.contiguous().numpy(), top.numpy(), (top - power).numpy(), size.numpy(), tau.numpy()
-    found: dict[int, Ints] = {}
+    found: dict[int, Ints] = {-1: np.empty(0, np.int64)}
 
     def find(start: int, stop: int) -> None:
-        found[start] = _supports(power, *(array[start:stop] for array in given))
+        while start < stop:
+            place = np.empty(rows.shape[1] + 16 * (stop - start), np.int64)
+            done, filled = _supports(power, place, *(array[start:stop] for array in given))
+            found[start] = place[:filled]
+            start += done
 
     by_rows(find, len(rows), rows.shape[1])
     index = torch.empty(len(rows), max(2, int(size.max())) if size.numel() else 2, dtype=torch.int64)
@@ -169,8 +173,12 @@ def by_newton(rows: Tensor, top: Tensor, power: int) -> tuple[Tensor, Tensor, Te
 
 
 @kernel
-def _supports(power: int, rows: Floats, top: Floats, floor: Floats, size: Ints, tau: Floats) -> Ints:
-    """Fill size and tau [B, 1] for rows [B, n], whose largest entries are top; return all supports in a row.
+def _supports(
+    power: int, found: Ints, rows: Floats, top: Floats, floor: Floats, size: Ints, tau: Floats
+) -> tuple[int, int]:
+    """Fill size and tau [B, 1] for rows [B, n], whose largest entries are top, and found with their supports in a row.
+
+    Stops where the next support might not fit. Returns for how many rows that was done, and how much of found is full.
 
     Only what is above top - power can have p > 0, and only what is above the tau of a part of the row: when many
     entries wait, that is what thins them out. ``floor`` [B, 1] is the limit in the numbers of the row; rounding does
@@ -178,8 +186,10 @@ def _supports(power: int, rows: Floats, top: Floats, floor: Floats, size: Ints, 
     """
     batch, n = rows.shape
     place, value = np.empty(n, np.int64), np.empty(n)
-    found, filled = np.empty(max(64, 16 * batch), np.int64), 0
+    filled = 0
     for b in range(batch):
+        if filled + n > len(found):
+            return b, filled
         row, largest, lowest = rows[b], np.float64(top[b, 0]), floor[b, 0]
         kept, low, full = 0, -1.0, CROWD
         for start in range(0, n, BLOCK):
@@ -198,13 +208,9 @@ def _supports(power: int, rows: Floats, top: Floats, floor: Floats, size: Ints, 
                 lowest, full = floor[b, 0], CROWD + 4 * kept
         kept, low = _newton(place, value, kept, low, power)
         size[b, 0], tau[b, 0] = kept, low
-        if filled + kept > len(found):
-            longer = np.empty(max(2 * len(found), filled + kept), np.int64)
-            longer[:filled] = found[:filled]
-            found = longer
         found[filled : filled + kept] = place[:kept]
         filled += kept
-    return found[:filled]
+    return batch, filled
 
 
 @kernel

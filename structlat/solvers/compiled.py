@@ -65,7 +65,11 @@ def solve_rows(
     found: dict[int, Found] = {}
 
     def work(start: int, stop: int) -> None:
-        found[start] = kernels.solve_rows(problem, tol, limit, face, gap, rounds, status, size, start, stop)
+        while start < stop:
+            room = kernels.room_for(problem, stop - start)
+            after, count = kernels.solve_rows(problem, tol, limit, face, gap, rounds, status, size, room, start, stop)
+            found[start] = Found(room.words[:count], room.z[:count], room.p[:count])
+            start = after
 
     by_rows(work, batch, parts * (parts + 64))
     if (status > kernels.STALLED).any():

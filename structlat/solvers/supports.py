@@ -65,7 +65,7 @@ class Supports:
         self._labels = structure.shape[-1] if one_hot else 0
         bytes_each = 0 if self._is_vertex else self.like.element_size() * self.like.shape[1:].numel()
         self._bound = z.shape[1]  # no support is larger
-        self.state = kernels.empty_state(self.batch, max(FIRST_CAPACITY, self._bound + 1), self.parts, bytes_each, True)
+        self.state = kernels.new_state(self.batch, max(FIRST_CAPACITY, self._bound + 1), self.parts, bytes_each, True)
         self.state.unit[:] = self._unit()
         self.lanes = self.state.row.copy()
         self._done: list[ActiveSet] = []
@@ -116,7 +116,7 @@ class Supports:
         old, before = self.state, self.lanes
         self._settle(np.setdiff1d(np.arange(len(old.row)), before))
         capacity = max(2 * capacity, self._bound)
-        self.state = kernels.empty_state(len(before), capacity, self.parts, old.z.shape[2], True)
+        self.state = kernels.new_state(len(before), capacity, self.parts, old.z.shape[2], True)
         self.spread(partial(kernels.move, old, before, self.state), len(before))
         self.lanes = np.arange(len(before))
         return before
@@ -162,7 +162,7 @@ class Supports:
         if self.moves:
             self.spread(partial(kernels.finish, old, lanes), len(lanes))
         largest = int(old.size[lanes].max())
-        kept = kernels.empty_state(len(lanes), largest, self.parts, old.z.shape[2], False)
+        kept = kernels.new_state(len(lanes), largest, self.parts, old.z.shape[2], False)
         self.spread(partial(kernels.move, old, lanes, kept), len(lanes))
         self._done.append(kept)
 

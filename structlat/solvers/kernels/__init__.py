@@ -5,7 +5,7 @@ Kernels call kernels of other files, which Numba's cache would not notice: see `
 
 from structlat.solvers.kernels.copies import extract, move, pack_labels, pack_vertices
 from structlat.solvers.kernels.face import probe, widen
-from structlat.solvers.kernels.rows import Found, Problem, list_rows, solve_rows
+from structlat.solvers.kernels.rows import Found, Problem, list_rows, room_for, solve_rows
 from structlat.solvers.kernels.state import (
     CONTINUES,
     CONVERGED,
@@ -16,7 +16,7 @@ from structlat.solvers.kernels.state import (
     Floats,
     Ints,
     Words,
-    empty_state,
+    new_state,
 )
 from structlat.solvers.kernels.steps import advance, ask_all, finish, load
 
@@ -34,15 +34,16 @@ __all__ = [
     "Words",
     "advance",
     "ask_all",
-    "empty_state",
     "extract",
     "finish",
     "list_rows",
     "load",
     "move",
+    "new_state",
     "pack_labels",
     "pack_vertices",
     "probe",
+    "room_for",
     "solve_rows",
     "widen",
 ]

@@ -19,6 +19,7 @@ from structlat.solvers.kernels.face import aim, widen_one
 from structlat.solvers.kernels.state import (
     CONTINUES,
     STALLED,
+    WORD,
     ActiveSet,
     Bytes,
     Floats,
@@ -30,6 +31,7 @@ from structlat.solvers.kernels.state import (
 from structlat.solvers.kernels.steps import advance_one, ask, finish_one, load_one
 
 FIRST_CAPACITY = 16
+FEW = 32  # structures, in a small support
 FULL = -1  # a row goes on as soon as its lane has more room
 
 
@@ -48,7 +50,7 @@ class Problem(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The supports of a piece of rows, one after the other, each most probable first."""
+    """Room for the supports of a piece of rows, one after the other, each most probable first."""
 
     words: Words  # [N, words]
     z: Bytes  # [N, bytes]
@@ -163,26 +165,22 @@ def _wider(s: ActiveSet, parts: int) -> ActiveSet:
     return wider
 
 
-@kernel
-def _longer(found: Found, size: int) -> Found:
-    words, z, p = (
-        np.empty((size, found.words.shape[1]), np.uint64),
-        np.empty((size, found.z.shape[1]), np.uint8),
-        np.empty(size),
-    )
-    n = found.p.shape[0]
-    words[:n], z[:n], p[:n] = found.words, found.z, found.p
-    return Found(words, z, p)
+def room_for(problem: Problem, rows: int) -> Found:
+    """Room for the supports of one row whatever its support, and of so many if they are small."""
+    d, size = problem.scores.shape[1], problem.scores.shape[1] + 2 + FEW * rows
+    words, z = np.empty((size, (d + WORD - 1) // WORD), np.uint64), np.empty((size, problem.z.shape[2]), np.uint8)
+    return Found(words, z, np.empty(size))
 
 
 @kernel
 def solve_rows(
     problem: Problem, tol: float, limit: int, face: bool,
-    gap: Floats, rounds: Ints, status: Ints, size: Ints, start: int, stop: int,
-) -> Found:  # fmt: skip
+    gap: Floats, rounds: Ints, status: Ints, size: Ints, found: Found, start: int, stop: int,
+) -> tuple[int, int]:  # fmt: skip
     """The active-set method for the rows start..stop, or with ``face`` the completion of their faces.
 
-    Writes gap, rounds, status and the size of the support, each [B].
+    Writes gap, rounds, status and the size of the support, each [B], and the supports to ``found``. Stops where the
+    next one might not fit. Returns the row that comes next, and how many structures there are in ``found``.
     """
     d, each = problem.scores.shape[1], problem.z.shape[2]
     owned = empty_state(1, max(FIRST_CAPACITY, problem.p.shape[1] + 1), d, each, True)
@@ -192,10 +190,12 @@ def solve_rows(
         np.empty(d), np.empty(each, np.uint8), np.empty(d), np.zeros(2),
         np.empty(words, np.uint64), np.empty(s.mean.shape[1] + 1),
     )  # fmt: skip
-    found = Found(np.empty((64, words), np.uint64), np.empty((64, each), np.uint8), np.empty(64))
     total, order = 0, np.empty(d + 2, np.int64)
     lane = s.row.shape[0] - 1  # 0, but to Numba a number like any other: for a constant it compiles everything anew
     for b in range(start, stop):
+        if total + len(order) > found.p.shape[0]:
+            stop = b
+            break
         status[b], gap[b], rounds[b], drawn = _start(s, lane, problem, b, not face), np.inf, 0, 0
         goes_on = status[b] == CONTINUES
         while goes_on:
@@ -208,8 +208,6 @@ def solve_rows(
                 owned = _wider(s, d)
                 s, c = uncounted_state(owned), np.empty(owned.p.shape[1])
         size[b] = s.size[lane]
-        if total + size[b] > found.p.shape[0]:
-            found = _longer(found, 2 * (total + size[b]))
         by_probability(s, lane, order)
         for k in range(size[b]):
             place = order[k]
@@ -217,7 +215,7 @@ def solve_rows(
             found.words[total], found.z[total], found.p[total] = s.words[lane, slot], s.z[lane, slot], s.p[lane, place]
             total += 1
     size[start:stop] += 0 * owned.size[0]  # it has to live until here
-    return Found(found.words[:total], found.z[:total], found.p[:total])
+    return stop, total
 
 
 @kernel

@@ -49,8 +49,7 @@ class ActiveSet(NamedTuple):
     unit: Floats  # [lanes], the scale at which scores differ: the largest |score| of a part, at most 1 (1 if all are 0)
 
 
-@kernel
-def empty_state(lanes: int, capacity: int, parts: int, structure_bytes: int, solving: bool) -> ActiveSet:
+def new_state(lanes: int, capacity: int, parts: int, structure_bytes: int, solving: bool) -> ActiveSet:
     """Lanes without a support; with ``solving=False`` they only keep what has been found."""
     words = (parts + WORD - 1) // WORD
     room = capacity if solving else 0
@@ -72,6 +71,9 @@ def empty_state(lanes: int, capacity: int, parts: int, structure_bytes: int, sol
         np.zeros(lanes),
         np.ones(lanes),
     )
+
+
+empty_state = kernel(new_state)  # for kernels
 
 
 @kernel
