@@ -9,7 +9,7 @@ the paper's numbers (between two marks in ``<out>.md``, around which people may 
 options) and, in ``<out>.png``, the validation metric by epoch and by second.
 
 Cells run in parallel through joblib, each with one thread: in processes of this machine (``--backend loky``), on a Dask
-cluster (``--address`` of its scheduler) or on Ray. The machines of a cluster share a file system, and have this folder.
+cluster (``--address`` of its scheduler) or on Ray (``pip install 'structlat[cluster]'``). The machines of a cluster share a file system, and have this folder.
 """
 
 from __future__ import annotations
@@ -212,20 +212,25 @@ def run_cell(script: str, cell: Cell, places: Mapping[str, Any]) -> str | None:
     return None
 
 
+def wanted(module: str, backend: str) -> Any:
+    """A module of one of the libraries that are for clusters."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f"--backend {backend}: not installed; pip install 'structlat[cluster]'") from error
+
+
 @contextlib.contextmanager
 def cluster(grid: Grid) -> Iterator[None]:
     """Have joblib use the backend."""
     if grid.backend == "dask":
-        from dask.distributed import Client
-
+        client = wanted("dask.distributed", grid.backend).Client
         local = {} if grid.address else {"n_workers": grid.jobs, "threads_per_worker": 1}
-        with Client(grid.address, **local), joblib.parallel_config("dask"):
+        with client(grid.address, **local), joblib.parallel_config("dask"):
             yield
         return
     if grid.backend == "ray":
-        from ray.util.joblib import register_ray
-
-        register_ray()
+        wanted("ray.util.joblib", grid.backend).register_ray()
     with joblib.parallel_config(grid.backend, n_jobs=grid.jobs):
         yield
 

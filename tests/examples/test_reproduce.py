@@ -1,5 +1,8 @@
 import importlib
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -134,6 +137,33 @@ def test_cells_in_processes(tmp_path, data_root):
     lines = [json.loads(line) for line in (tmp_path / "game.jsonl").read_text().splitlines()]
     assert sorted(line["method"] for line in lines) == ["sfe", "softmax"]
     assert "Written: " in output
+
+
+@pytest.mark.parametrize("backend", ["dask", "ray"])
+def test_cells_on_a_cluster(backend, tmp_path, data_root):
+    """On one of this machine's own; the warnings of the two libraries are theirs."""
+    options = [f"--options.{name}={value}" for name, value in (SIZES | {"data_root": data_root}).items()]
+    words = ["--table", "2", "--methods", "sfe", "no-such-method", "--jobs", "2", "--backend", backend, *options]
+    places = ["--out", tmp_path / "game.jsonl", "--scratch", tmp_path / "scratch"]
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / "reproduce.py", *words, *places],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 1, done.stderr
+    assert "| sfe" in done.stdout
+    assert "no-such-method" in done.stderr.rpartition("Failed: ")[2]
+    lines = [json.loads(line) for line in (tmp_path / "game.jsonl").read_text().splitlines()]
+    assert [line["method"] for line in lines] == ["sfe"]
+
+
+def test_a_cluster_that_is_not_installed(reproduce, grid, monkeypatch):
+    for backend, module in (("dask", "dask.distributed"), ("ray", "ray.util.joblib")):
+        monkeypatch.setitem(sys.modules, module, None)
+        with pytest.raises(ImportError, match=f"--backend {backend}.*structlat.cluster"):
+            reproduce.main(grid(methods=["sfe"], backend=backend))
 
 
 def test_a_cell_that_fails_is_told_and_the_others_are_run(reproduce, grid, tmp_path, capsys):
