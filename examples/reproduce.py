@@ -9,7 +9,8 @@ the paper's numbers (between two marks in ``<out>.md``, around which people may 
 options) and, in ``<out>.png``, the validation metric by epoch and by second.
 
 Cells run in parallel through joblib, each with one thread: in processes of this machine (``--backend loky``), on a Dask
-cluster (``--address`` of its scheduler) or on Ray (``pip install 'structlat[cluster]'``). The machines of a cluster share a file system, and have this folder.
+cluster (``--address`` of its scheduler) or on Ray (``pip install 'structlat[cluster]'``). The machines of a cluster
+share a file system, and have this folder.
 """
 
 from __future__ import annotations
