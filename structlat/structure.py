@@ -172,7 +172,9 @@ class Structure(abc.ABC):
     @cached_property
     def _every(self) -> Tensor:
         """Every structure, enumerated once: training loops ask for it at each step."""
-        return self.enumerate()
+        # an evaluation may ask first: its tensors could not be in a graph
+        with torch.inference_mode(False), torch.no_grad():
+            return self.enumerate()
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Structure:
         """Give the structure its handle; nothing of it is left to subclasses."""

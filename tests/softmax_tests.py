@@ -5,6 +5,8 @@ Spaces that are not tractable have to say why.
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
 from scipy.stats import chi2
@@ -126,6 +128,16 @@ class SoftmaxTests:
         gibbs = sl.Gibbs(tractable, *inputs)
         assert gibbs.entropy().shape == gibbs.log_partition.shape == batch
         assert gibbs.mean.shape == (*batch, *tractable.shape)
+
+    def test_training_after_an_evaluation_of_sums(self, tractable, generator):
+        fresh = pickle.loads(pickle.dumps(tractable))
+        inputs = draw(fresh, generator, 2)
+        with torch.inference_mode():
+            before = sl.Gibbs(fresh, *inputs).mean.clone()
+        wanted = [x.clone().requires_grad_() for x in inputs]
+        q = sl.Gibbs(fresh, *wanted)
+        torch.testing.assert_close(q.mean.detach(), before)
+        torch.autograd.grad(q.entropy().sum() + q.log_prob(q.sample()).sum(), wanted)
 
     def test_sums_under_transforms(self, tractable, generator):
         inputs = draw(tractable, generator, 3)

@@ -520,6 +520,21 @@ class StructureTests(SoftmaxTests):
         assert not again.probs.requires_grad
         assert repr(again) == repr(post)
 
+    def test_training_after_an_evaluation(self, structure, generator):
+        """What a structure keeps from a call in inference mode is not of that mode."""
+        fresh = pickle.loads(pickle.dumps(structure))
+        inputs = draw(fresh, generator, 2)
+        calls = [sl.marginalize, sl.sparsemap, lambda *given: sl.topk_sparsemax(*given, k=2)]
+        for call in calls:
+            with torch.inference_mode():
+                before = call(fresh, *inputs).mean.clone()
+            wanted = [x.clone().requires_grad_() for x in inputs]
+            after = call(fresh, *wanted)
+            torch.testing.assert_close(after.mean.detach(), before)
+            weights = torch.randn(after.mean.shape, generator=generator, dtype=torch.float64)
+            loss = (after.mean * weights).sum() + after.expect(lambda z, i: z.double().reshape(len(z), -1).sum(1)).sum()
+            torch.autograd.grad(loss, wanted)
+
     def test_check_structure(self, structure):
         sl.testing.check_structure(structure)
 

@@ -58,7 +58,8 @@ class DynamicProgram(Tractable):
 
     @cached_property
     def _inside(self) -> Inside:
-        return Inside(self.graph, self._parts)
+        with torch.inference_mode(False):  # see Structure._every
+            return Inside(self.graph, self._parts)
 
     @property
     def _parts(self) -> int:

@@ -72,6 +72,16 @@ def test_one_call_on_the_whole_batch_and_every_structure_counted(structure, name
 
 
 @each_case
+def test_training_after_an_evaluation(structure, name, generator):
+    """As where a program tests one model, in inference mode, and then trains another on the same space."""
+    fresh = copy.deepcopy(structure)
+    inputs = inputs_of(fresh, (2,), generator)
+    with torch.inference_mode():
+        called(made(name, fresh).eval(), *inputs)
+    torch.autograd.grad(called(made(name, fresh), *inputs).surrogate.sum(), inputs)
+
+
+@each_case
 def test_structures_where_vertices_are_not_asked_for(structure, name, generator):
     inputs, seen = inputs_of(structure, (4,), generator), []
     own = structure.event_dtype is None
