@@ -21,8 +21,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from batches import Batches, Loaders, loader, mixed
 from data import SIDE, load_images, split
-from experiment import Batches, Loaders, Model, Settings, command_line, loader, mixed, on_cpu, resolve, run
+from experiment import Model, on_cpu, run
+from options import Settings, command_line, resolve
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 from vae_parts import log_likelihood

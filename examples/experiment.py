@@ -1,243 +1,37 @@
-"""What the experiments of this folder share: their options, a Lightning trainer that resumes to the same numbers, and
-one JSON line for each finished run.
+"""A Lightning trainer that resumes to the same numbers, and one JSON line for each finished run.
 
-A script brings a dataclass that extends :class:`Settings`, a table of presets (:func:`resolve`), a :class:`Model` and
-three loaders, hands them to :func:`run`, and gets its command line from :func:`command_line`.
+A script brings settings (``options.py``), a :class:`Model` and three loaders (``batches.py``), and hands them to
+:func:`run`, which writes the line (``results.py``).
 
 Everything random follows from the seed and from how far training is: the order of the data from the epoch
-(:class:`Batches`), all that a training step draws from the step and the process (:class:`Reseed`). So a checkpoint,
-which holds weights, buffers, optimizer and history, needs no state of a generator to go on to the same numbers, with
-several processes as with one. What is drawn is drawn in the step, from torch's generator, and not by the loader.
+(:class:`batches.Batches`), all that a training step draws from the step and the process (:class:`Reseed`). So a
+checkpoint, which holds weights, buffers, optimizer and history, needs no state of a generator to go on to the same
+numbers, with several processes as with one. What is drawn is drawn in the step, from torch's generator, and not by the
+loader.
 """
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import json
 import logging
-import math
-import os
-import platform
-import shlex
 import shutil
-import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal
 
 import lightning as L
-import numpy as np
 import torch
-from jsonargparse import ArgumentParser
+from batches import Loaders, mixed
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from options import Settings
+from results import append_line, command, machine, versions
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
 
-import structlat as sl
 from structlat.estimators import GumbelSoftmax
-
-S = TypeVar("S", bound="Settings")
-T = TypeVar("T")
-Presets = Mapping[str, Mapping[str, Mapping[str, Any]]]
-
-
-# ---- Options. --------------------------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(kw_only=True)
-class Settings:
-    """Options of every experiment. What is left at ``None`` comes from the preset and depends on the estimator.
-
-    Parameters
-    ----------
-    estimator
-        how the gradient through the latent variable is had: a name of structlat.estimators
-    preset
-        quick: minutes on one core; paper: the settings of Correia et al. 2020
-    seed
-        of the weights, the order of the data, the split and all other draws
-    epochs
-        passes over the training data
-    batch_size
-        examples a step, of all processes together
-    learning_rate
-        of Adam
-    entropy
-        coefficient of the entropy of q
-    data_root
-        folder with idx files as torchvision lays them out; by default images are fetched once into a cache
-    cache
-        where fetched images are kept; by default a folder structlat in the user's cache
-    out
-        folder for logs and checkpoints
-    results
-        file that gets one JSON line a finished run; by default results.jsonl in that folder
-    accelerator
-        of Lightning: cpu, gpu, ...
-    devices
-        how many accelerators, or processes on the CPU
-    strategy
-        of Lightning: auto, ddp, ...
-    threads
-        of torch, on the CPU, a process
-    resume
-        go on from the last checkpoint of the same settings, if there is one
-    progress
-        show a progress bar
-    """
-
-    estimator: str = "sparsemax"
-    preset: Literal["quick", "paper"] = "quick"
-    seed: int = 0
-    epochs: int | None = None
-    batch_size: int | None = None
-    learning_rate: float | None = None
-    entropy: float | None = None
-    data_root: str | None = None
-    cache: str | None = None
-    out: str = "out"
-    results: str | None = None
-    accelerator: str = "cpu"
-    devices: int = 1
-    strategy: str = "auto"
-    threads: int = 1
-    resume: bool = False
-    progress: bool = True
-    overridden: list[str] = dataclasses.field(default_factory=list, init=False)
-
-    def config(self) -> dict[str, Any]:
-        """What decides the numbers: all but where files lie and what the computation runs on."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if name not in NO_CONFIG}
-
-
-_PLACES = ("data_root", "cache", "out", "results")
-NO_CONFIG = (*_PLACES, "accelerator", "devices", "strategy", "threads", "resume", "progress", "overridden")
-
-
-def resolve(settings: S, presets: Presets) -> S:
-    """The settings with every ``None`` that the preset knows about replaced; ``overridden`` names the others.
-
-    ``presets[preset]["*"]`` holds the defaults for all estimators, ``presets[preset][estimator]`` what differs for one.
-    """
-    table = presets[settings.preset]
-    defaults = {**table["*"], **table.get(settings.estimator, {})}
-    missing = {name: value for name, value in defaults.items() if getattr(settings, name) is None}
-    resolved = dataclasses.replace(settings, **missing)
-    resolved.overridden = sorted(defaults.keys() - missing.keys())
-    return resolved
-
-
-def parse(
-    settings: type[T],
-    description: str,
-    arguments: Sequence[str] | None = None,
-    several: Mapping[str, tuple[Callable[[str], object], str]] | None = None,
-) -> T:
-    """The command line as settings. ``--data-root`` and ``--data_root`` are the same option.
-
-    ``several`` are options of more than one word: the type of each word, and what ``--help`` says.
-    """
-    parser = ArgumentParser(description=description)
-    parser.add_argument("--config", action="config", help="YAML file with options")
-    parser.add_class_arguments(settings, skip=set(several or ()))
-    for name, (kind, text) in (several or {}).items():
-        parser.add_argument(f"--{name}", nargs="+", type=kind, help=text)
-    given = sys.argv[1:] if arguments is None else arguments
-    names = (word.partition("=") for word in given)
-    words = [
-        "--" + name[2:].replace("-", "_") + equals + value if name.startswith("--") else name + equals + value
-        for name, equals, value in names
-    ]
-    chosen = parser.parse_args(words).as_dict()
-    del chosen["config"]
-    return settings(**chosen)
-
-
-def command_line(main: Callable[[S], Mapping[str, Any]], settings: type[S], description: str) -> None:
-    """Run a script's ``main`` with the settings of the command line, and print what came of it."""
-    try:
-        line = main(parse(settings, description))
-    except KeyboardInterrupt:
-        print("\nStopped by Ctrl-C. The same command with --resume true goes on from the last epoch.", file=sys.stderr)
-        sys.exit(130)
-    if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
-        print(json.dumps({name: line[name] for name in ("method", "seed", "metrics", "calls", "seconds")}, indent=2))
-
-
-# ---- Data in an order that seed and epoch decide. --------------------------------------------------------------------
-
-
-def mixed(*numbers: int) -> int:
-    """A seed that depends on all of the numbers, none of them negative."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
-
-
-def process() -> tuple[int, int]:
-    """Rank of this process, and how many there are."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
-
-
-class Batches(Sampler[Tensor]):
-    """Batches of indices below ``count``: in a new order each epoch, or (``seed=None``) in the order of the data.
-
-    Every process gets its share of each batch, the shares together being the batch that one process would get. For
-    other kinds of batches override :meth:`draw` and :meth:`__len__`.
-    """
-
-    def __init__(self, count: int, size: int, seed: int | None = None) -> None:
-        self.count, self.size, self.seed = count, size, seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Lightning says which epoch comes."""
-        self.epoch = epoch
-
-    def draw(self, generator: torch.Generator | None) -> Iterator[Tensor]:
-        """The batches of an epoch. In training all have the same size, and the remainder is left out."""
-        if generator is None:
-            yield from torch.arange(self.count).tensor_split(len(self))
-        else:
-            order = torch.randperm(self.count, generator=generator)
-            yield from order[: len(self) * self.size].split(self.size)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        """Of each batch, the share of this process."""
-        rank, world = process()
-        generator = None
-        if self.seed is not None:
-            if self.size % world:
-                raise ValueError(f"batch_size: got {self.size}; expected a multiple of the {world} processes")
-            generator = torch.Generator().manual_seed(mixed(self.seed, self.epoch))
-        for batch in self.draw(generator):
-            yield batch[rank::world]
-
-    def __len__(self) -> int:
-        """How many batches an epoch has, in each process."""
-        return self.count // self.size if self.seed is not None else math.ceil(self.count / self.size)
-
-
-class Loaders(NamedTuple):
-    """What a model is trained on, what its best epoch is chosen on, and what its numbers are from."""
-
-    train: DataLoader[Any]
-    validation: DataLoader[Any]
-    test: DataLoader[Any]
-
-
-def loader(data: Dataset[Any], batches: Batches) -> DataLoader[Any]:
-    """A loader that asks ``data`` for a whole batch at once: ``data[indices]``, as a TensorDataset takes them."""
-    return DataLoader(data, sampler=batches, batch_size=None)
-
-
-# ---- The model's part that all share. --------------------------------------------------------------------------------
 
 
 class Model(L.LightningModule):
@@ -343,9 +137,6 @@ class History(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """From the checkpoint."""
         self.rows = list(state_dict["rows"])
-
-
-# ---- A run. ----------------------------------------------------------------------------------------------------------
 
 
 def quiet() -> None:
@@ -470,53 +261,3 @@ def run(
     if trainer.is_global_zero:
         append_line(Path(settings.results) if settings.results else Path(settings.out) / "results.jsonl", line)
     return line
-
-
-def command(settings: Settings, experiment: str) -> str:
-    """The command that gives the same numbers."""
-    options = (f"--{name}={value}" for name, value in settings.config().items() if value is not None)
-    return f"python examples/{experiment}.py {shlex.join(options)}"
-
-
-def versions() -> dict[str, str]:
-    """Of what decides the numbers."""
-    packages = ("torch", "lightning", "numpy")
-    return {"python": platform.python_version(), "structlat": sl.__version__} | {x: version(x) for x in packages}
-
-
-def machine(settings: Settings) -> dict[str, Any]:
-    """What a run was computed on: seconds are those of this machine."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    accelerated = settings.accelerator != "cpu" and torch.cuda.is_available()
-    return {
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": models[0] if models else platform.processor(),
-        "cores": os.cpu_count(),
-        "threads": settings.threads,
-        "accelerator": torch.cuda.get_device_name() if accelerated else settings.accelerator,
-        "devices": settings.devices,
-    }
-
-
-def append_line(path: Path, line: Mapping[str, Any]) -> None:
-    """Append a JSON line by a single write: processes that share the file do not write into one another's lines."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = (json.dumps(line) + "\n").encode()
-    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        size = os.fstat(file).st_size
-        unfinished = size and os.pread(file, 1, size - 1) != b"\n"  # the machine went off in the middle of a line
-        os.write(file, b"\n" + content if unfinished else content)
-    finally:
-        os.close(file)
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a results file that were finished; none where there is no file."""
-    lines = []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        with contextlib.suppress(json.JSONDecodeError):
-            lines.append(json.loads(line))
-    return lines

@@ -28,9 +28,10 @@ from typing import Any, Literal, NamedTuple
 
 import joblib
 import pandas as pd
-from experiment import NO_CONFIG, Settings, parse, read_lines
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from options import NO_CONFIG, Settings, parse
+from results import read_lines
 from tqdm import tqdm
 
 END = "<!-- end of table -->"

@@ -26,23 +26,13 @@ from typing import Any
 
 import lightning as L
 import torch
+from batches import Batches, Loaders, loader, mixed
 from data import CLASSES, SIDE, cache_folder, load_images, split
-from experiment import (
-    Batches,
-    Loaders,
-    Model,
-    Settings,
-    command_line,
-    loader,
-    mixed,
-    on_cpu,
-    quiet,
-    resolve,
-    run,
-    versions,
-)
+from experiment import Model, on_cpu, quiet, run
 from filelock import FileLock
 from lightning.pytorch.callbacks import TQDMProgressBar
+from options import Settings, command_line, resolve
+from results import versions
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset

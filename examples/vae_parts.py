@@ -23,8 +23,9 @@ import numba
 import numpy as np
 import numpy.typing as npt
 import torch
-from experiment import Settings, machine, versions
 from jsonargparse import auto_cli
+from options import Settings
+from results import machine, versions
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F

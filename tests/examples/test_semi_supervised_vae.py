@@ -145,7 +145,7 @@ def test_two_processes_share_each_half(script, monkeypatch):
     batches = list(script.Halves(labelled=10, unlabelled=33, size=8, seed=3))
     shares = []
     for rank in (0, 1):
-        monkeypatch.setattr(importlib.import_module("experiment"), "process", lambda rank=rank: (rank, 2))
+        monkeypatch.setattr(importlib.import_module("batches"), "process", lambda rank=rank: (rank, 2))
         shares.append(list(script.Halves(labelled=10, unlabelled=33, size=8, seed=3)))
     for batch, *parts in zip(batches, *shares, strict=True):
         for part in parts:

@@ -24,8 +24,13 @@ def game():
 
 
 @pytest.fixture
-def experiment(game):
-    return importlib.import_module("experiment")
+def drawing(game):
+    return importlib.import_module("games")
+
+
+@pytest.fixture
+def options_module(game):
+    return importlib.import_module("options")
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +70,10 @@ def repeatable(line):
 
 
 @pytest.mark.parametrize("kind", ["any", "same", "other", "concepts"])
-def test_games_have_sixteen_different_images_of_the_kind_asked_for(game, generator, kind):
+def test_games_have_sixteen_different_images_of_the_kind_asked_for(drawing, generator, kind):
     classes = {"same": 8, "concepts": 150}.get(kind, 20)
     labels = torch.randint(classes, (600,), generator=generator)
-    games = game.draw_games(labels, 2000, kind, generator)
+    games = drawing.draw_games(labels, 2000, kind, generator)
     images, place = games[:, :-1], games[:, -1]
     assert images.shape == (2000, 16)
     assert int(images.min()) >= 0
@@ -90,12 +95,12 @@ def test_games_have_sixteen_different_images_of_the_kind_asked_for(game, generat
     assert (different == 16).all() == (kind == "concepts")
 
 
-def test_too_few_images_for_a_kind_of_game(game, generator):
+def test_too_few_images_for_a_kind_of_game(drawing, generator):
     labels = torch.arange(150) % 10
     for kind in ("same", "concepts"):
-        with pytest.raises(game.DataError, match=f"150 images of 10 classes are too few for games with '{kind}'"):
-            game.draw_games(labels, 1, kind, generator)
-    assert game.draw_games(labels, 1, "other", generator).shape == (1, 17)
+        with pytest.raises(drawing.DataError, match=f"150 images of 10 classes are too few for games with '{kind}'"):
+            drawing.draw_games(labels, 1, kind, generator)
+    assert drawing.draw_games(labels, 1, "other", generator).shape == (1, 17)
 
 
 def test_pools_share_no_image_and_components_are_white_on_the_training_images(game, settings):
@@ -236,7 +241,7 @@ def test_a_run_that_goes_on_gives_the_numbers_of_one_that_was_never_stopped(game
     assert game.main(settings(estimator=method, epochs=4, resume=True, **rates)) == resumed
 
 
-def test_the_command_line(game, experiment, tmp_path, data_root):
+def test_the_command_line(game, options_module, tmp_path, data_root):
     """Either spelling of an option; the command in the line gives the line again."""
     output = run("signal_game.py", *options({"estimator": "nvil", "out": tmp_path}), "--data-root", data_root)
     assert '"success":' in output
@@ -246,7 +251,7 @@ def test_the_command_line(game, experiment, tmp_path, data_root):
     script, *words = line["command"].split()[1:]
     assert script == "examples/signal_game.py"
     words += ["--out", str(tmp_path), "--data_root", str(data_root), "--progress", "false"]
-    again = game.main(experiment.parse(game.GameSettings, "", words))
+    again = game.main(options_module.parse(game.GameSettings, "", words))
     assert repeatable(again) | {"overridden": ()} == repeatable(line) | {"overridden": ()}
     assert list((tmp_path / "signal_game").rglob("events.out.tfevents*"))
 
@@ -270,9 +275,9 @@ def test_control_c_and_on_again(game, settings, tmp_path, data_root):
     assert line["history"]["epoch"] == list(range(1, done + 2))
 
 
-def test_help_explains_every_option(game, experiment, capsys):
+def test_help_explains_every_option(game, options_module, capsys):
     with pytest.raises(SystemExit, match="0"):
-        experiment.parse(game.GameSettings, "What it is.", ["--help"])
+        options_module.parse(game.GameSettings, "What it is.", ["--help"])
     output = capsys.readouterr().out
     assert "What it is." in output
     for field in dataclasses.fields(game.GameSettings):
@@ -339,17 +344,17 @@ def test_the_published_features(game, settings, features):
     assert str(features) not in json.dumps(line)
 
 
-def test_features_that_are_not_what_they_should_be(game, features):
+def test_features_that_are_not_what_they_should_be(drawing, features):
     labels = features / "ours_images_single_sm0.objects"
     labels.write_bytes(pickle.dumps(["one"]))
-    with pytest.raises(game.DataError, match="400 rows of features and 1 labels"):
-        game.load_features(features)
+    with pytest.raises(drawing.DataError, match="400 rows of features and 1 labels"):
+        drawing.load_features(features)
     labels.write_bytes(pickle.dumps([1]))
-    with pytest.raises(game.DataError, match="expected a pickled list of strings"):
-        game.load_features(features)
+    with pytest.raises(drawing.DataError, match="expected a pickled list of strings"):
+        drawing.load_features(features)
     labels.write_bytes(pickle.dumps(print))  # an object is not even made
-    with pytest.raises(game.DataError, match=r"got one that holds builtins\.print"):
-        game.load_features(features)
+    with pytest.raises(drawing.DataError, match=r"got one that holds builtins\.print"):
+        drawing.load_features(features)
     labels.unlink()
-    with pytest.raises(game.DataError, match="not there"):
-        game.load_features(features)
+    with pytest.raises(drawing.DataError, match="not there"):
+        drawing.load_features(features)
