@@ -29,7 +29,7 @@ from typing import Any, Literal, NamedTuple
 import joblib
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from options import NO_CONFIG, Settings, parse
 from results import read_lines
 from tqdm import tqdm
@@ -357,6 +357,9 @@ def curves(table: Table, lines: Sequence[dict[str, Any]]) -> Figure:
             ax.set(xlabel=x, ylabel=f"{table.monitor}, validation", title=f"{bits} bits" if bits else "")
             ax.grid(alpha=0.3)
         by_second.set_xscale("log")
+        by_second.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        by_second.xaxis.set_major_formatter("{x:g}")
+        by_second.xaxis.set_minor_formatter(NullFormatter())
         by_epoch.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(*axes[0, 1].get_legend_handles_labels(), loc="outside right center", frameon=False)
     return figure
