@@ -157,8 +157,8 @@ class PaperSender(nn.Module):
         self.embedding = nn.Linear(size, HIDDEN, bias=False)
         # convolutions of width 1, written as the linear maps that they are: on a CPU twice as fast
         self.filters = nn.Linear(1, FILTERS, bias=False)
-        self.mix = nn.Linear(FILTERS, 1)
-        self.messages = nn.Linear(HIDDEN, MESSAGES)
+        self.mix = nn.Linear(FILTERS, 1, bias=False)
+        self.messages = nn.Linear(HIDDEN, MESSAGES, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores [B, 256] of features [B, F]."""

@@ -153,7 +153,7 @@ def test_the_papers_sender(game, generator):
     x = torch.randn(3, 8, generator=generator)
     with torch.no_grad():
         filtered = (sender.embedding(x)[:, None] * sender.filters.weight.reshape(512, 1)).sigmoid()
-        mixed = ((filtered * sender.mix.weight.reshape(512, 1)).sum(1) + sender.mix.bias).sigmoid()
+        mixed = (filtered * sender.mix.weight.reshape(512, 1)).sum(1).sigmoid()
         torch.testing.assert_close(sender(x), sender.messages(mixed))
     assert sender(x).shape == (3, 256)
 
