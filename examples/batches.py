@@ -32,6 +32,8 @@ class Batches(Sampler[Tensor]):
     """
 
     def __init__(self, count: int, size: int, seed: int | None = None) -> None:
+        if seed is not None and size > count:
+            raise ValueError(f"batch_size: got {size}; expected at most {count}, the examples that there are")
         self.count, self.size, self.seed = count, size, seed
         self.epoch = 0
 
@@ -51,6 +53,8 @@ class Batches(Sampler[Tensor]):
         """Of each batch, the share of this process."""
         rank, world = process()
         generator = None
+        if self.count < world:
+            raise ValueError(f"devices: got {world} processes for {self.count} examples; expected at most as many")
         if self.seed is not None:
             if self.size % world:
                 raise ValueError(f"batch_size: got {self.size}; expected a multiple of the {world} processes")
@@ -60,7 +64,9 @@ class Batches(Sampler[Tensor]):
 
     def __len__(self) -> int:
         """How many batches an epoch has, in each process."""
-        return self.count // self.size if self.seed is not None else math.ceil(self.count / self.size)
+        if self.seed is not None:
+            return self.count // self.size
+        return max(1, min(math.ceil(self.count / self.size), self.count // process()[1]))  # something for each process
 
 
 class Loaders(NamedTuple):

@@ -23,8 +23,8 @@ from typing import Any
 import torch
 from batches import Batches, Loaders, loader, mixed
 from data import SIDE, load_images, split
-from experiment import Model, on_cpu, run
-from options import Settings, command_line, resolve
+from experiment import Model, baseline_network, on_cpu, run
+from options import Presets, Settings, command_line, resolve
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 from vae_parts import log_likelihood
@@ -55,6 +55,13 @@ DIFFERENT: dict[int, dict[str, dict[str, Any]]] = {
         "sparsemap": {"learning_rate": 2e-3, "batch_size": 16},
         "sparsemap-budget": {"learning_rate": 2e-3, "batch_size": 16},
     },
+}
+
+# whose options these are, and their defaults
+OWNERS: dict[str, tuple[tuple[str, ...], Any]] = {
+    "solver": (("sparsemap", "sparsemap-budget"), "auto"),
+    "decomposition": (("sparsemap",), "levels"),
+    "k": (("topk",), 10),
 }
 
 
@@ -95,6 +102,11 @@ class BitSettings(Settings):
     test_images: int | None = None
     samples: int | None = None
 
+    def presets(self) -> Presets:
+        """They depend on the number of bits."""
+        different = DIFFERENT.get(self.bits, {})
+        return {"paper": {"*": PAPER, **different}, "quick": {"*": QUICK, **different}}
+
 
 # ---- The model. ------------------------------------------------------------------------------------------------------
 
@@ -115,8 +127,11 @@ class Generator(nn.Module):
 
 def make_estimator(settings: BitSettings) -> sl.estimators.Estimator:
     """The estimator of that name over bit-vectors, with its options."""
+    for name, (owners, default) in OWNERS.items():
+        if settings.estimator not in owners and getattr(settings, name) != default:
+            raise ValueError(f"{name}: got {getattr(settings, name)!r}; {settings.estimator} has no such option")
     options: dict[str, dict[str, Any]] = {
-        "nvil": {"context_size": PIXELS},
+        "nvil": {"network": baseline_network(PIXELS)},
         "topk": {"k": settings.k},
         "sparsemap": {"solver": settings.solver},
         "sparsemap-budget": {"solver": settings.solver},
@@ -260,8 +275,7 @@ def off_support(q: sl.SparseDistribution, bits: int, samples: int) -> Tensor | N
 
 def main(settings: BitSettings) -> dict[str, Any]:
     """Train and test one estimator. Returns the line of results."""
-    different = DIFFERENT.get(settings.bits, {})
-    settings = resolve(settings, {"paper": {"*": PAPER, **different}, "quick": {"*": QUICK, **different}})
+    settings = resolve(settings)
     assert settings.batch_size is not None
     assert settings.images is not None
     assert settings.validation is not None

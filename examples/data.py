@@ -152,8 +152,12 @@ def _read(name: str, folder: Path, source: str) -> Images:
         if path is None:
             raise DataError(f"{folder / file}[.gz]: not there. {_ways(name)}")
         raw = path.read_bytes()
-        published &= _md5(raw) == PUBLISHED_FASHION_MD5.get(path.name)
         contents[file] = gzip.decompress(raw) if path.suffix == ".gz" else raw
+        # what is published are the compressed files; torchvision leaves them beside what it unpacks
+        packed = folder / f"{file}.gz"
+        compressed = packed.read_bytes() if packed.is_file() else b""
+        published &= _md5(compressed) == PUBLISHED_FASHION_MD5[packed.name]
+        published = published and gzip.decompress(compressed) == contents[file]
         hashes[file] = _md5(contents[file])
     train, train_labels, test, test_labels = (_array(folder / file, contents[file]) for file in FILES)
     for images, labels in ((train, train_labels), (test, test_labels)):

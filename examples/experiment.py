@@ -12,12 +12,13 @@ loader.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shutil
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
@@ -25,11 +26,12 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from batches import Loaders, mixed
+from filelock import FileLock, Timeout
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from options import Settings
 from results import append_line, command, machine, versions
-from torch import Tensor
+from torch import Tensor, nn
 
 from structlat.estimators import GumbelSoftmax
 
@@ -154,11 +156,52 @@ def on_cpu(settings: Settings) -> None:
     torch.set_flush_denormal(True)
 
 
-def folder_of(settings: Settings, experiment: str) -> Path:
-    """Where a run keeps logs and checkpoints: another folder for other settings, but for the number of epochs."""
-    deciding = {**settings.config(), "epochs": None}
+@contextlib.contextmanager
+def interruptible(trainer: L.Trainer) -> Iterator[None]:
+    """Ctrl-C is a KeyboardInterrupt again: Lightning makes a SystemExit of it."""
+    try:
+        yield
+    except SystemExit:
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
+
+
+def baseline_network(size: int) -> nn.Module:
+    """What NVIL's baseline is in the paper's code: ``size`` numbers to one, through three hidden layers of 512."""
+    layers: list[nn.Module] = []
+    for before in (size, 512, 512):
+        layers += [nn.Linear(before, 512), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(512, 1))
+
+
+def folder_of(settings: Settings, experiment: str, data: Mapping[str, Any]) -> Path:
+    """Where a run keeps logs and checkpoints: one folder for the same data and settings but for how many epochs."""
+    deciding = {**settings.config(), "epochs": None, "data": data}
     digest = sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:8]
     return Path(settings.out) / experiment / f"{settings.estimator}-{settings.preset}-{settings.seed}-{digest}"
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """No other run of the same settings writes to the folder."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder.with_suffix(".lock"), timeout=0):
+            yield
+    except Timeout:
+        raise RuntimeError(f"{folder}: another run of the same settings is at work there") from None
+
+
+def check_epochs(settings: Settings, checkpoint: Path) -> None:
+    """A run that went on for longer cannot be taken back."""
+    callbacks = torch.load(checkpoint, map_location="cpu", weights_only=False)["callbacks"]
+    done = len(callbacks[History.__qualname__]["rows"])
+    if settings.epochs is not None and done > settings.epochs:
+        raise ValueError(
+            f"epochs: got {settings.epochs}; expected {done} at least, as {checkpoint} has, or a start from nothing, "
+            "without resume"
+        )
 
 
 def run(
@@ -199,7 +242,7 @@ def run(
     """
     quiet()
     on_cpu(settings)
-    folder = folder_of(settings, experiment)
+    folder = folder_of(settings, experiment, data)
     last = folder / "checkpoints" / "last.ckpt"
     history = History()
     best = ModelCheckpoint(
@@ -227,18 +270,16 @@ def run(
         enable_model_summary=False,
         log_every_n_steps=max(1, min(50, len(loaders.train))),
     )
-    if not settings.resume and trainer.is_global_zero:
-        shutil.rmtree(folder, ignore_errors=True)
-    try:
+    with alone(folder) if trainer.is_global_zero else contextlib.nullcontext(), interruptible(trainer):
+        if not settings.resume and trainer.is_global_zero:
+            shutil.rmtree(folder, ignore_errors=True)
         resumed = last if settings.resume and last.exists() else None
+        if resumed is not None:
+            check_epochs(settings, resumed)
         trainer.fit(model, loaders.train, loaders.validation, ckpt_path=resumed)
-    except SystemExit:  # what Lightning makes of Ctrl-C
-        if trainer.interrupted:
-            raise KeyboardInterrupt from None
-        raise
-    columns = history.columns()  # before the test, which takes the callbacks' state from the best epoch, too
+        columns = history.columns()  # before the test, which takes the callbacks' state from the best epoch, too
+        (metrics,) = trainer.test(model, loaders.test, ckpt_path=best.best_model_path, verbose=False)
     calls = columns["train/calls"]
-    (metrics,) = trainer.test(model, loaders.test, ckpt_path=best.best_model_path, verbose=False)
     line = {
         "experiment": experiment,
         "method": settings.estimator,
@@ -252,7 +293,6 @@ def run(
         "best_epoch": len(history.rows),  # as the test left it
         "data": data,
         "config": settings.config(),
-        "overridden": settings.overridden,  # of it, what is not the preset's
         "command": command(settings, experiment),
         "versions": versions(),
         "machine": machine(settings),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import pickle
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -63,47 +64,80 @@ def load_components(dataset: Name, data_root: str | None, cache: str | None) -> 
 
 
 class _Plain(pickle.Unpickler):
-    """Reads lists, strings and numbers, and no objects: to unpickle one is to run its code."""
+    """Reads lists, strings, numbers and NumPy arrays, and no other objects: to unpickle one is to run its code."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Refuse."""
-        raise DataError(f"labels: expected a list of strings; got one that holds {module}.{name}")
+        """What arrays are made with; all else is refused."""
+        if (module.replace("numpy._core", "numpy.core"), name) in _ARRAYS:
+            return super().find_class(module, name)
+        raise DataError(f"labels: expected a list or an array of strings; got one that holds {module}.{name}")
+
+
+_ARRAYS = {
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("_codecs", "encode"),
+}
+FEATURES, OBJECTS = "ours_images_single_sm0.h5", "ours_images_single_sm0.objects"
 
 
 def load_features(folder: Path) -> Pools:
     """The published features of Bouchacourt and Baroni (2018), as the paper uses them: one concept an image of a game.
 
-    ``ours_images_single_sm0.h5`` holds one array [N, 4096], whatever its key; ``ours_images_single_sm0.objects`` a
-    pickled list of N strings, the concepts. Features are scaled to length 1. A tenth of the images, at random, is for
-    validation and another for the test.
+    In ``train`` and in ``test`` under the folder, or in itself: ``ours_images_single_sm0.h5`` holds one array
+    [N, 4096], whatever its key; ``ours_images_single_sm0.objects`` a pickled list or array of N strings, the concepts.
+    Features are scaled to length 1. A tenth of the training images, at random, is for validation; where there is no
+    ``test``, another is for the test.
     """
-    import h5py
-
-    features_file, labels_file = (folder / f"ours_images_single_sm0.{kind}" for kind in ("h5", "objects"))
-    for file in (features_file, labels_file):
-        if not file.is_file():
-            raise DataError(f"{file}: not there; expected the published ImageNet features and their labels")
-    with h5py.File(features_file) as archive:
-        (key,) = archive
-        features = F.normalize(torch.from_numpy(np.asarray(archive[key], np.float32)), dim=1)
-    with labels_file.open("rb") as pickled:
-        labels = read_labels(pickled)
-    if len(labels) != len(features):
-        raise DataError(f"{folder}: got {len(features)} rows of features and {len(labels)} labels; expected as many")
-    numbers = torch.from_numpy(np.unique(labels, return_inverse=True)[1])
-    tenth = len(features) // 10
-    parts = split(len(features), [len(features) - 2 * tenth, tenth, tenth], seed=0)
-    sizes = "{:,} to train, {:,} to validate, {:,} to test, at random".format(*map(len, parts))
-    data = {"dataset": "imagenet", "source": "published features", "game_images": sizes}
-    train, validation, test = (Pool(features[part], numbers[part]) for part in parts)
+    own_test = (folder / "test").is_dir()
+    sources = [folder / "train", folder / "test"] if own_test else [folder]
+    read = [_features(source) for source in sources]
+    concepts, numbers = np.unique([label for _, labels, _ in read for label in labels], return_inverse=True)
+    features, labels = torch.cat([x for x, _, _ in read]), torch.from_numpy(numbers)
+    trained, count = len(read[0][0]), len(features)
+    tenth = trained // 10
+    if own_test:
+        parts = [*split(trained, [trained - tenth, tenth], seed=0), torch.arange(trained, count)]
+    else:
+        parts = split(count, [count - 2 * tenth, tenth, tenth], seed=0)
+    sizes = "{:,} to train, {:,} to validate, {:,} to test".format(*map(len, parts))
+    data = {
+        "dataset": "imagenet",
+        "source": "published features",
+        "md5": {str(name.relative_to(folder)): digest for _, _, md5 in read for name, digest in md5.items()},
+        "game_images": f"{sizes}{'' if own_test else ', at random'}; {len(concepts):,} concepts",
+    }
+    train, validation, test = (Pool(features[part], labels[part]) for part in parts)
     return Pools(train, validation, test, data)
 
 
+def _features(folder: Path) -> tuple[Tensor, list[str], dict[Path, str]]:
+    """Features [N, F] of length 1, N concepts, and the MD5 of each file."""
+    import h5py
+
+    files = [folder / FEATURES, folder / OBJECTS]
+    for file in files:
+        if not file.is_file():
+            raise DataError(f"{file}: not there; expected the published ImageNet features and their labels")
+    with h5py.File(files[0]) as archive:
+        (key,) = archive
+        features = F.normalize(torch.from_numpy(np.asarray(archive[key], np.float32)), dim=1)
+    with files[1].open("rb") as pickled:
+        labels = read_labels(pickled)
+    if len(labels) != len(features):
+        raise DataError(f"{folder}: got {len(features)} rows of features and {len(labels)} labels; expected as many")
+    md5 = {file: hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest() for file in files}
+    return features, labels, md5
+
+
 def read_labels(file: IO[bytes]) -> list[str]:
-    """A pickled list of strings, and nothing else."""
+    """A pickled list or array of strings, and nothing else."""
     labels = _Plain(file, encoding="latin1").load()
+    if isinstance(labels, np.ndarray) and labels.ndim == 1:
+        labels = labels.tolist()
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise DataError("labels: expected a pickled list of strings")
+        raise DataError("labels: expected a pickled list or array of strings")
     return labels
 
 

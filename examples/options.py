@@ -1,7 +1,7 @@
 """Options of the experiments of this folder: presets, command lines.
 
-A script brings a dataclass that extends :class:`Settings` and a table of presets (:func:`resolve`), and gets its
-command line from :func:`command_line`.
+A script brings a dataclass that extends :class:`Settings`, with a table of presets, and gets its command line from
+:func:`command_line`.
 """
 
 from __future__ import annotations
@@ -79,7 +79,10 @@ class Settings:
     threads: int = 1
     resume: bool = False
     progress: bool = True
-    overridden: list[str] = dataclasses.field(default_factory=list, init=False)
+
+    def presets(self) -> Presets:
+        """By preset and estimator: values for all of these under "*", and what differs for one under its name."""
+        raise NotImplementedError
 
     def config(self) -> dict[str, Any]:
         """What decides the numbers: all but where files lie and what the computation runs on."""
@@ -87,20 +90,15 @@ class Settings:
 
 
 _PLACES = ("data_root", "cache", "out", "results")
-NO_CONFIG = (*_PLACES, "accelerator", "devices", "strategy", "threads", "resume", "progress", "overridden")
+NO_CONFIG = (*_PLACES, "accelerator", "devices", "strategy", "threads", "resume", "progress")
 
 
-def resolve(settings: S, presets: Presets) -> S:
-    """The settings with every ``None`` that the preset knows about replaced; ``overridden`` names the others.
-
-    ``presets[preset]["*"]`` holds the defaults for all estimators, ``presets[preset][estimator]`` what differs for one.
-    """
-    table = presets[settings.preset]
+def resolve(settings: S) -> S:
+    """The settings with every ``None`` that the preset knows about replaced."""
+    table = settings.presets()[settings.preset]
     defaults = {**table["*"], **table.get(settings.estimator, {})}
     missing = {name: value for name, value in defaults.items() if getattr(settings, name) is None}
-    resolved = dataclasses.replace(settings, **missing)
-    resolved.overridden = sorted(defaults.keys() - missing.keys())
-    return resolved
+    return dataclasses.replace(settings, **missing)
 
 
 def parse(

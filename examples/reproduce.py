@@ -19,6 +19,8 @@ import contextlib
 import dataclasses
 import importlib
 import itertools
+import json
+import math
 import sys
 import traceback
 import typing
@@ -30,7 +32,7 @@ import joblib
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
-from options import NO_CONFIG, Settings, parse
+from options import NO_CONFIG, Settings, parse, resolve
 from results import read_lines
 from tqdm import tqdm
 
@@ -193,15 +195,24 @@ def settings_class(script: str) -> type[Settings]:
 
 def line_of(cell: Cell, script: str, lines: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """The last line that is of this cell: of its options, and apart from them of the script's and the preset's own."""
-    wanted = settings_class(script)(**cell).config()
+    settings = settings_class(script)
+    wanted = resolve(settings(**cell)).config()
+    before = settings().config()  # of lines that are older than an option
+    own = (x for x in reversed(lines) if x["experiment"] == script and before | x["config"] == wanted)
+    return next(own, None)
 
-    def matches(line: dict[str, Any]) -> bool:
-        config, overridden = line["config"], line.get("overridden", ())
-        return line["experiment"] == script and all(
-            config[name] == value if value is not None else name not in overridden for name, value in wanted.items()
-        )
 
-    return next((line for line in reversed(lines) if matches(line)), None)
+def lines_of(grid: Grid, lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The finished cells of this preset and these options, of all methods, bits and seeds, in the table's order."""
+    table = TABLES[grid.table]
+    own = [line for line in lines if line["experiment"] == table.script and line["preset"] == grid.preset]
+    bits = sorted({line["bits"] for line in own if "bits" in line}) or [None]
+    methods = list(dict.fromkeys([*table.methods, *(line["method"] for line in own)]))
+    everything = dataclasses.replace(
+        grid, methods=methods, bits=bits, seeds=1 + max((line["seed"] for line in own), default=0)
+    )
+    done = [line_of(cell, table.script, own) for cell in cells_of(everything)]
+    return [line for line in done if line is not None]
 
 
 def run_cell(script: str, cell: Cell, places: Mapping[str, Any]) -> str | None:
@@ -210,7 +221,9 @@ def run_cell(script: str, cell: Cell, places: Mapping[str, Any]) -> str | None:
         settings = settings_class(script)(**cell, **places)
         importlib.import_module(script).main(settings)
     except Exception:
-        return f"{cell}\n{traceback.format_exc()}"
+        error = f"{cell}\n{traceback.format_exc()}"
+        print(f"\nFailed: {error}", file=sys.stderr, flush=True)  # now: others may take hours
+        return error
     return None
 
 
@@ -262,17 +275,20 @@ def run_cells(grid: Grid, out: Path) -> list[str]:
 
 
 def write_report(grid: Grid, out: Path) -> str:
-    """Write table and curves of the grid's finished cells. Returns the table."""
+    """Write table and curves of all finished cells of the grid's preset and options. Returns the table."""
     table = TABLES[grid.table]
-    lines = read_lines(out)
-    done = [line for cell in cells_of(grid) if (line := line_of(cell, table.script, lines)) is not None]
+    done = lines_of(grid, read_lines(out))
     if not done:
         return "Nothing is done yet."
+    if len({json.dumps(line["data"].get("md5"), sort_keys=True) for line in done}) > 1:
+        raise ValueError(f"out: the cells in {out} are of different files of data; expected a file for each")
     text = markdown(table, done)
     page = out.with_suffix(".md")
     words = words_of(grid)
     begin = f"<!-- written by examples/reproduce.py: --table {' '.join([str(grid.table), *words])} -->"
     old = page.read_text() if page.exists() else ""
+    if begin in old and END not in old.partition(begin)[2]:
+        raise ValueError(f"{page}: a table begins there and does not end; expected {END!r} after it")
     if begin not in old:
         old += f"{begin}\n{END}\n"
     before, _, rest = old.partition(begin)
@@ -307,7 +323,7 @@ def frame_of(table: Table, lines: Sequence[dict[str, Any]]) -> pd.DataFrame:
     headings = {table.metric: table.heading, **table.more}
     return pd.DataFrame(
         {"method": line["method"], "bits": line.get("bits", 0)}
-        | {heading: table.scale * line["metrics"][name] for name, heading in headings.items()}
+        | {heading: table.scale * line["metrics"].get(name, math.nan) for name, heading in headings.items()}
         | {table.calls: line["calls"], f"{table.calls}, last epoch": line.get("calls_last_epoch", line["calls"])}
         | {"seconds": line["seconds"]}
         for line in lines
@@ -328,7 +344,8 @@ def markdown(table: Table, lines: Sequence[dict[str, Any]]) -> str:
             row[name] = f"{group[name].mean():.{places}f}"
             if len(group) > 1:
                 row[name] += f" ± {group[name].std():.{places}f}"
-        row[f"paper: {table.heading}"] = paper[list(table.bits).index(bits)] if bits in table.bits else paper[0]
+        column = list(table.bits).index(bits or None) if (bits or None) in table.bits else None
+        row[f"paper: {table.heading}"] = "" if column is None else paper[column]
         if not bits:
             row[f"paper: {table.calls}"] = paper[1]
         rows.append(row)
@@ -373,7 +390,7 @@ def main(grid: Grid) -> int:
     out = Path(grid.out or f"out/{TABLES[grid.table].script}.jsonl")
     errors = run_cells(grid, out)
     print(write_report(grid, out))
-    for error in errors:
+    for error in errors:  # once more, after whatever else was said
         print(f"\nFailed: {error}", file=sys.stderr)
     return 1 if errors else 0
 

@@ -7,12 +7,14 @@ import json
 import os
 import platform
 import shlex
+import subprocess
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from options import Settings
 
 import structlat as sl
@@ -27,7 +29,11 @@ def command(settings: Settings, experiment: str) -> str:
 def versions() -> dict[str, str]:
     """Of what decides the numbers."""
     packages = ("torch", "lightning", "numpy")
-    return {"python": platform.python_version(), "structlat": sl.__version__} | {x: version(x) for x in packages}
+    own = {"python": platform.python_version(), "structlat": sl.__version__} | {x: version(x) for x in packages}
+    describe = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        own["commit"] = subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
+    return own
 
 
 def machine(settings: Settings) -> dict[str, Any]:
@@ -47,16 +53,15 @@ def machine(settings: Settings) -> dict[str, Any]:
 
 
 def append_line(path: Path, line: Mapping[str, Any]) -> None:
-    """Append a JSON line by a single write: processes that share the file do not write into one another's lines."""
+    """Append a JSON line. Processes that share the file, on this machine or another, take turns."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = (json.dumps(line) + "\n").encode()
-    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        size = os.fstat(file).st_size
-        unfinished = size and os.pread(file, 1, size - 1) != b"\n"  # the machine went off in the middle of a line
-        os.write(file, b"\n" + content if unfinished else content)
-    finally:
-        os.close(file)
+    with FileLock(path.with_name(f".{path.name}.lock")), path.open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read() != b"\n":  # the machine went off in the middle of a line
+                content = b"\n" + content
+        file.write(content)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -28,10 +28,10 @@ import lightning as L
 import torch
 from batches import Batches, Loaders, loader, mixed
 from data import CLASSES, SIDE, cache_folder, load_images, split
-from experiment import Model, on_cpu, quiet, run
+from experiment import Model, baseline_network, interruptible, on_cpu, quiet, run
 from filelock import FileLock
 from lightning.pytorch.callbacks import TQDMProgressBar
-from options import Settings, command_line, resolve
+from options import Presets, Settings, command_line, resolve
 from results import versions
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -73,6 +73,10 @@ class VAESettings(Settings):
     unlabelled: int | None = None
     validation: int | None = None
     warm_up_epochs: int | None = None
+
+    def presets(self) -> Presets:
+        """The same for all."""
+        return PRESETS
 
 
 # ---- Networks. -------------------------------------------------------------------------------------------------------
@@ -166,9 +170,8 @@ def warm_start(settings: VAESettings, images: Tensor, labels: Tensor, provenance
                 use_distributed_sampler=False,
             )
             batches = Batches(len(images), min(settings.batch_size, len(images)), settings.seed)
-            trainer.fit(WarmUp(networks), loader(TensorDataset(images, labels), batches))
-            if trainer.interrupted:
-                raise KeyboardInterrupt
+            with interruptible(trainer):
+                trainer.fit(WarmUp(networks), loader(TensorDataset(images, labels), batches))
             unfinished = path.with_suffix(".unfinished")
             torch.save(networks.state_dict(), unfinished)
             unfinished.replace(path)
@@ -191,7 +194,7 @@ class SemiSupervisedVAE(Model):
         # all images count the same, and a step has as many of the few labelled as of the others
         self.unlabelled_weight = settings.unlabelled / settings.labelled
         self.entropy = settings.entropy
-        options: dict[str, Any] = {"nvil": {"context_size": PIXELS}}.get(settings.estimator, {})
+        options: dict[str, Any] = {"nvil": {"network": baseline_network(PIXELS)}}.get(settings.estimator, {})
         self.estimator = sl.estimators.get(settings.estimator)(LABEL, vertices=True, **options)
         self.sparse = settings.estimator == "sparsemax"
         self.fenchel_young = sl.losses.SparseMAPLoss(LABEL)
@@ -273,7 +276,7 @@ class Halves(Batches):
 
 def main(settings: VAESettings) -> dict[str, Any]:
     """Train and test one estimator. Returns the line of results."""
-    settings = resolve(settings, PRESETS)
+    settings = resolve(settings)
     assert settings.labelled is not None
     assert settings.unlabelled is not None
     assert settings.validation is not None

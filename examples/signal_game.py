@@ -28,7 +28,7 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from batches import Batches, Loaders, loader
-from experiment import Model, run
+from experiment import Model, baseline_network, run
 from games import Distractors, Played, Pools, TrainingGames, fixed_games, load_components, load_features
 from options import Presets, Settings, command_line, resolve
 from torch import Tensor, nn
@@ -79,6 +79,10 @@ class GameSettings(Settings):
     temperature_rate: float | None = None
     validation_games: int = 2000
     test_games: int = 5000
+
+    def presets(self) -> Presets:
+        """The same for every game."""
+        return PRESETS
 
     def config(self) -> dict[str, Any]:
         """What decides the numbers; of the features, only whether they are those of ImageNet."""
@@ -209,7 +213,7 @@ class Players(Model):
         self.tests = list(tests)
         self.sender = {"plain": PlainSender, "paper": PaperSender}[settings.sender or "plain"](size)
         self.receiver = Receiver(size)
-        options: dict[str, dict[str, Any]] = {"nvil": {"context_size": size}}
+        options: dict[str, dict[str, Any]] = {"nvil": {"network": baseline_network(size)}}
         options |= {name: {"vertices": True, "rate": settings.temperature_rate} for name in RELAXED}
         make = structlat.estimators.get(settings.estimator)
         self.estimator = make(sl.Categorical(MESSAGES), **options.get(settings.estimator, {}))
@@ -267,7 +271,7 @@ class Players(Model):
 
 def main(settings: GameSettings) -> dict[str, Any]:
     """Train and test one method from one seed. Returns the line that was written."""
-    settings = resolve(settings, PRESETS)
+    settings = resolve(settings)
     pools = load_pools(settings)
     L.seed_everything(settings.seed, verbose=False)
     loaders, tests = make_loaders(pools, settings)

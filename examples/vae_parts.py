@@ -36,7 +36,7 @@ Floats = npt.NDArray[np.float32]
 
 
 def log_likelihood(
-    features: Tensor, weight: Tensor, bias: Tensor, levels: Tensor, implementation: str = "auto", rows: int = 2
+    features: Tensor, weight: Tensor, bias: Tensor, levels: Tensor, implementation: str = "auto"
 ) -> Tensor:
     """Log-probability of images whose pixels are independent categoricals, logits = weight @ feature + bias.
 
@@ -48,9 +48,9 @@ def log_likelihood(
     levels : Tensor [N, pixels]
         Grey levels, whole numbers from 0 to V - 1, uint8 or int64.
     implementation : {"auto", "compiled", "chunked", "naive"}
-        "compiled" is for float32 on the CPU, and has first derivatives only; "chunked" goes through ``rows`` images at
-        a time; "naive" holds all logits at once and is there to be compared. "auto": compiled where that is possible,
-        else chunked.
+        "compiled" is for float32 on the CPU, and has first derivatives only; "chunked" goes through a few images at a
+        time, on an accelerator through more; "naive" holds all logits at once and is there to be compared. "auto":
+        compiled where that is possible, else chunked.
 
     Returns
     -------
@@ -60,15 +60,19 @@ def log_likelihood(
     if implementation == "auto":
         fits = features.device.type == "cpu" and features.dtype == torch.float32
         implementation = "compiled" if fits else "chunked"
+    wanted = torch.is_grad_enabled() and any(x.requires_grad for x in (features, weight, bias))
     if implementation == "naive":
         return _naive(features, weight, bias, levels)
     if implementation == "chunked":
+        rows = 2 if features.device.type == "cpu" else 256  # what a cache holds; what keeps an accelerator busy
+        chunks = zip(features.split(rows), levels.split(rows), strict=True)
         parts = [
-            checkpoint(_naive, x, weight, bias, level, use_reentrant=False)
-            for x, level in zip(features.split(rows), levels.split(rows), strict=True)
+            checkpoint(_naive, x, weight, bias, level, use_reentrant=False, preserve_rng_state=False)
+            if wanted
+            else _naive(x, weight, bias, level)
+            for x, level in chunks
         ]
         return torch.cat(parts) if parts else features.new_zeros(0)
-    wanted = torch.is_grad_enabled() and any(x.requires_grad for x in (features, weight, bias))
     out: Tensor = _Compiled.apply(features, weight, bias, levels, wanted)
     return out
 

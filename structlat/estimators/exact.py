@@ -92,6 +92,11 @@ def sparsemap_budget(
     :class:`structlat.BudgetBitVector`, which has its own.
     """
     if isinstance(structure, BitVector):
+        if structure.decomposition != "levels":
+            came = f"decomposition={structure.decomposition!r}"
+            raise ArgumentError(
+                f"structure: got {structure!r} with {came}; expected 'levels', for budgets have no other"
+            )
         most = structure.n // 2 if budget is None else check_count("budget", budget, 0)
         structure = BudgetBitVector(structure.n, most, symmetric=structure.symmetric)
     elif not isinstance(structure, BudgetBitVector):

@@ -38,7 +38,7 @@ class ScoreFunction(Sampling):
     -----
     Williams (1992), *Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning*. In
     evaluation mode the estimate is the same, and the average stays. Each process of a distributed run has an average of
-    its own.
+    its own, unless something shares buffers: DistributedDataParallel gives all processes that of the first.
     """
 
     average: Tensor

@@ -197,7 +197,7 @@ def test_sampled_evidence(script, space):
 
 @pytest.mark.parametrize("method", SPARSE)
 def test_negative_elbo_and_evidence_against_enumeration(script, settings, method):
-    chosen = script.resolve(settings(estimator=method), {"quick": {"*": script.QUICK}})
+    chosen = script.resolve(settings(estimator=method))
     torch.manual_seed(7)
     model = script.BitVectorVAE(chosen)
     images = torch.randint(256, (5, 784), dtype=torch.uint8)
@@ -230,11 +230,11 @@ def test_every_method_runs(script, settings, method):
 
 @pytest.mark.parametrize("options", [{"solver": "active_set"}, {"decomposition": "flips"}])
 def test_sparsemap_in_other_ways(script, settings, options):
-    model = script.BitVectorVAE(script.resolve(settings(**options), {"quick": {"*": script.QUICK}}))
+    model = script.BitVectorVAE(script.resolve(settings(**options)))
     (chosen,) = options.values()
     assert chosen in repr(model.estimator)
     x = torch.randint(256, (4, 784), dtype=torch.uint8)
-    plain = script.BitVectorVAE(script.resolve(settings(), {"quick": {"*": script.QUICK}}))
+    plain = script.BitVectorVAE(script.resolve(settings()))
     plain.load_state_dict(model.state_dict())
     # another p, with the same marginals
     torch.testing.assert_close(model.posterior(x).mean, plain.posterior(x).mean, atol=1e-5, rtol=0)
@@ -309,3 +309,10 @@ def test_the_ways_to_the_likelihood_are_timed(examples, tmp_path):
     assert list(line["milliseconds"]) == ["naive", "chunked", "compiled"]
     for quartiles in line["milliseconds"].values():
         assert 0 < quartiles[0] <= quartiles[1] <= quartiles[2]
+
+
+@pytest.mark.parametrize("options", [{"solver": "active_set"}, {"decomposition": "flips"}, {"k": 3}])
+def test_options_that_an_estimator_does_not_have(script, settings, options):
+    (name,) = options
+    with pytest.raises(ValueError, match=f"{name}: got .*; nvil has no such option"):
+        script.make_estimator(script.resolve(settings(estimator="nvil", **options)))

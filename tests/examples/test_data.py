@@ -61,6 +61,12 @@ def test_standard_files_are_recognised(data, tmp_path, monkeypatch):
     monkeypatch.setattr(data, "PUBLISHED_FASHION_MD5", hashes)
     assert data.load_images("fashion-mnist", tmp_path).provenance["split"] == data.STANDARD_SPLIT
 
+    # torchvision leaves what it downloaded beside what it unpacked, which is read
+    tiny_data.write(folder, train=30, test=20)
+    assert data.load_images("fashion-mnist", tmp_path).provenance["split"] == data.STANDARD_SPLIT
+    tiny_data.write(folder, train=31, test=20)
+    assert "not recognised" in data.load_images("fashion-mnist", tmp_path).provenance["split"]
+
 
 def test_files_that_are_not_there_are_named_and_so_are_the_ways_out(data, tmp_path):
     with pytest.raises(data.DataError, match=r"MNIST/raw/train-images-idx3-ubyte\[\.gz\]: not there.*--data_root.*npm"):

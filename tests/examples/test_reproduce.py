@@ -109,8 +109,8 @@ def test_a_line_of_other_settings_is_no_cell_of_this_grid(reproduce, grid):
     cell = {"estimator": "sfe", "preset": "quick", "seed": 0}
 
     def line(**changes):
-        settings = game.resolve(game.GameSettings(**(cell | changes)), game.PRESETS)
-        return {"experiment": script, "config": settings.config(), "overridden": settings.overridden}
+        settings = game.resolve(game.GameSettings(**(cell | changes)))
+        return {"experiment": script, "config": settings.config()}
 
     own = line()
     others = [
@@ -126,6 +126,56 @@ def test_a_line_of_other_settings_is_no_cell_of_this_grid(reproduce, grid):
     assert reproduce.line_of(cell | {"epochs": 3}, script, [own, *others]) is others[4]
     # a cell that asks for what is the preset's anyway
     assert reproduce.line_of(cell | {"epochs": 20}, script, [own]) is own
+
+
+def test_methods_that_come_later_join_the_table(reproduce, grid, tmp_path):
+    reproduce.main(grid(methods=["sparsemax"]))
+    reproduce.main(grid(methods=["nvil"], seeds=2))
+    rows = (tmp_path / "results" / "game.md").read_text().splitlines()[3:-1]
+    assert [[x.strip() for x in row.strip("|").split("|")][:2] for row in rows] == [["nvil", "2"], ["sparsemax", "1"]]
+
+
+def test_a_table_without_an_end_is_left_alone(reproduce, grid, tmp_path):
+    reproduce.main(grid(methods=["sfe"]))
+    page = tmp_path / "results" / "game.md"
+    broken = page.read_text().replace(reproduce.END, "What somebody wrote.")
+    page.write_text(broken)
+    with pytest.raises(ValueError, match="a table begins there and does not end"):
+        reproduce.main(grid(methods=["sfe"]))
+    assert page.read_text() == broken
+
+
+def test_data_are_not_mixed(reproduce, grid, tmp_path):
+    reproduce.main(grid(methods=["sfe", "nvil"]))
+    lines = results(tmp_path)
+    lines[0]["data"]["md5"] = {}
+    (tmp_path / "results" / "game.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(ValueError, match="different files of data"):
+        reproduce.main(grid(methods=["sfe", "nvil"]))
+
+
+def test_a_preset_that_changed_and_an_option_that_came(reproduce, monkeypatch):
+    """A line of other numbers is no finished cell; one that is older than an option has its default."""
+    game = importlib.import_module("signal_game")
+    cell = {"estimator": "sfe", "preset": "quick", "seed": 0}
+    line = {"experiment": "signal_game", "config": game.resolve(game.GameSettings(**cell)).config()}
+    del line["config"]["divisor"]
+    assert reproduce.line_of(cell, "signal_game", [line]) is line
+    assert reproduce.line_of(cell | {"divisor": 1.0}, "signal_game", [line]) is None
+    monkeypatch.setitem(game.PRESETS["quick"]["*"], "learning_rate", 1.0)
+    assert reproduce.line_of(cell, "signal_game", [line]) is None
+
+
+def test_bits_that_the_paper_has_not(reproduce):
+    line = {
+        "method": "sfe",
+        "calls": 1.0,
+        "seconds": 1.0,
+        "metrics": {"negative_log_likelihood": 4, "negative_elbo": 5},
+    }
+    text = reproduce.markdown(reproduce.TABLES[3], [line | {"bits": 16}, line | {"bits": 32}])
+    last = [[x.strip() for x in row.strip("|").split("|")][-1] for row in text.splitlines()[2:]]
+    assert last == ["", "3.74"]
 
 
 def test_cells_in_processes(tmp_path, data_root):

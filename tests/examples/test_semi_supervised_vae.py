@@ -64,7 +64,7 @@ def settings(script, data_root, cache, tmp_path):
 def model(script, settings):
     def make(method):
         torch.manual_seed(0)
-        chosen = script.resolve(settings(estimator=method), script.PRESETS)
+        chosen = script.resolve(settings(estimator=method))
         made = script.SemiSupervisedVAE(script.Networks(), chosen)
         made.log_training = lambda *_: None
         return made
@@ -165,7 +165,7 @@ def test_images_are_binarised_anew(script):
 
 def test_a_warm_start_is_kept_and_shared(script, settings, tmp_path, monkeypatch):
     x, labels = torch.randint(256, (24, 784), dtype=torch.uint8), torch.arange(24) % 10
-    chosen = script.resolve(settings(cache=str(tmp_path), seed=5), script.PRESETS)
+    chosen = script.resolve(settings(cache=str(tmp_path), seed=5))
 
     def start(**changes):
         networks = script.warm_start(script.dataclasses.replace(chosen, **changes), x, labels, {"md5": "none"})

@@ -74,6 +74,9 @@ def test_bits_within_a_budget():
     assert estimators.get("sparsemap-budget")(bits).structure.symmetric is False
     with pytest.raises(NotImplementedError, match=r"sparsemap-budget: not defined for Categorical\(3\).*would do"):
         estimators.get("sparsemap-budget")(sl.Categorical(3))
+    flips = sl.BitVector(3, decomposition="flips")
+    with pytest.raises(sl.ArgumentError, match=r"structure: got BitVector.*decomposition='flips'; expected 'levels'"):
+        estimators.get("sparsemap-budget")(flips, vertices=True)
     with pytest.raises(sl.ArgumentError, match="budget: got 2 for BudgetBitVector"):
         estimators.get("sparsemap-budget")(sl.BudgetBitVector(6, 1), budget=2)
     with pytest.raises(sl.ArgumentError, match="budget: got -1"):
