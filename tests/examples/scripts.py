@@ -21,6 +21,15 @@ def start(script, *options):
     return subprocess.Popen(command, env=environment, **streams)
 
 
+def run_on_two(script, *options):
+    """On two processes of torchrun's."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += [ROOT / "examples" / script, *options, "--devices=2", "--strategy=ddp"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def run(script, *options):
     process = start(script, *options)
     output, _ = process.communicate(timeout=120)

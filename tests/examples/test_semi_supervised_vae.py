@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
-from tests.examples.scripts import ROOT
+from tests.examples.scripts import ROOT, run_on_two
 
 METHODS = ["sfe", "sfe+", "nvil", "gumbel", "st-gumbel", "sum-and-sample", "softmax", "sparsemax"]
 SIZES = {"labelled": 24, "unlabelled": 64, "validation": 12, "warm_up_epochs": 2, "batch_size": 8}
@@ -234,3 +234,16 @@ def test_the_command_line_writes_a_line(data_root, cache, tmp_path):
     assert line["config"]["labelled"] == 24
     assert line["data"]["dataset"] == "mnist"
     assert "accuracy" in done.stdout
+
+
+def test_two_processes_of_torchrun(data_root, tmp_path):
+    """The warm start is of one process, before either trains; one of them writes the line."""
+    sizes = SIZES | {"epochs": 2, "data_root": data_root, "out": tmp_path, "cache": tmp_path / "cache"}
+    options = [f"--{name}={value}" for name, value in sizes.items()]
+    shown = run_on_two("semi_supervised_vae.py", *options, "--progress=false")
+    (line,) = map(json.loads, (tmp_path / "results.jsonl").read_text().splitlines())
+    assert json.loads(shown[shown.index("{") :])["metrics"] == line["metrics"]
+    assert line["machine"]["devices"] == 2
+    assert line["history"]["step"] == [8, 16]  # 64 unlabelled images, 8 a step of both
+    assert 1 <= line["calls"] <= 10
+    assert len(list((tmp_path / "cache").rglob("*.pt"))) == 1

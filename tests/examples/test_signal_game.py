@@ -11,7 +11,7 @@ import torch
 from filelock import FileLock
 
 from tests.examples import tiny_data
-from tests.examples.scripts import ROOT, run, start
+from tests.examples.scripts import ROOT, run, run_on_two, start
 
 METHODS = ["sfe", "sfe+", "nvil", "gumbel", "st-gumbel", "sum-and-sample", "softmax", "sparsemax"]
 SIZES = {"epochs": 2, "steps": 3, "batch_size": 4, "validation_games": 20, "test_games": 20}
@@ -288,12 +288,16 @@ def test_help_explains_every_option(game, options_module, capsys):
 # ---- Two processes. --------------------------------------------------------------------------------------------------
 
 
-def test_two_processes_have_the_gradients_of_one_with_the_joined_batch(game, settings, tmp_path, data_root):
+@pytest.mark.parametrize("launcher", ["lightning", "torchrun"])
+def test_two_processes_have_the_gradients_of_one_with_the_joined_batch(game, settings, tmp_path, data_root, launcher):
     """After one step Adam's first moment is a tenth of the gradient."""
     sizes = {"epochs": 1, "steps": 1, "batch_size": 8, "progress": "false"}
     one = game.main(settings(**sizes | {"progress": False}))
     places = {"out": tmp_path / "two", "data_root": data_root}
-    run("signal_game.py", *options(sizes | places), "--devices", 2, "--strategy", "ddp")
+    if launcher == "torchrun":
+        run_on_two("signal_game.py", *options(sizes | places))
+    else:
+        run("signal_game.py", *options(sizes | places), "--devices", 2, "--strategy", "ddp")
     (two,) = results(tmp_path / "two")
     assert two["machine"]["devices"] == 2
     moments = {}
