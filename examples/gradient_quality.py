@@ -27,10 +27,11 @@ import math
 import platform
 import shlex
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jsonargparse import ArgumentParser
@@ -237,28 +238,32 @@ def chosen_settings(name: str, quick: bool) -> list[dict[str, int]]:
 # ---- What is written. ------------------------------------------------------------------------------------------------
 
 
-def table(lines: Sequence[Line]) -> str:
-    """Every estimator at its smallest setting, and what the columns mean."""
+LEGEND = (
+    "loss calls: structures that the loss is asked about, mean over examples.",
+    "deviation: of one estimate of the gradient; bias: error of the mean of many; relative to the exact gradient, "
+    "which is that of their own E[loss] for those that sum over a support, and that under softmax for all others.",
+    "none above x: not to be told from 0 where chance comes to x.",
+)
+
+
+def table(lines: Sequence[Line], form: Literal["simple", "github"] = "simple") -> str:
+    """Every estimator at its smallest setting."""
     rows = []
     for line in lines:
-        first = line.qualities[0]
-        bias = (
-            f"{first.bias:.3f}"
-            if first.biased
-            else "0"
-            if line.estimator in EXACT
-            else f"none above {first.chance:.3f}"
-        )
-        deviation = "0" if line.estimator in EXACT else f"{first.deviation:.2f}"
+        first, exact = line.qualities[0], line.estimator in EXACT
+        deviation = "0" if exact else f"{first.deviation:.2f}"
+        unbiased = "0" if exact else f"none above {first.chance:.3f}"
+        bias = f"{first.bias:.3f}" if first.biased else unbiased
         rows.append([line.problem, line.estimator, f"{first.calls:.2f}", deviation, bias])
     headers = ["space", "estimator", "loss calls", "deviation", "bias"]
-    text: str = tabulate(rows, headers, disable_numparse=True, colalign=("left", "left", "right", "right", "right"))
-    return text + (
-        "\n\nloss calls: structures that the loss is asked about, mean over examples."
-        "\ndeviation: of one estimate of the gradient; bias: error of the mean of many; relative to the exact gradient,"
-        "\nwhich is that of their own E[loss] for those that sum over a support, and that under softmax for all others."
-        "\nnone above x: not to be told from 0 where chance comes to x."
-    )
+    sides = ("left", "left", "right", "right", "right")
+    text: str = tabulate(rows, headers, tablefmt=form, disable_numparse=True, colalign=sides)
+    return text
+
+
+def page(lines: Sequence[Line]) -> str:
+    """The table in Markdown, with what its columns mean."""
+    return "\n".join([table(lines, "github"), "", *(f"- {text}" for text in LEGEND), ""])
 
 
 def write_results(path: Path, lines: Sequence[Line], settings: Settings) -> None:
@@ -405,12 +410,13 @@ def main(settings: Settings) -> int:
     if stopped:
         print("Stopped by Ctrl-C." + (" This is what had been measured:" if lines else ""))
     if lines:
-        print("\n" + table(lines))
-        results, image = settings.out / "gradient_quality.jsonl", settings.out / "gradient_quality.png"
+        print("\n".join(["", table(lines), "", *(textwrap.fill(text, 120) for text in LEGEND)]))
+        results, words, image = (settings.out / f"gradient_quality.{kind}" for kind in ("jsonl", "md", "png"))
         write_results(results, lines, settings)
+        write_whole(words, lambda beside: beside.write_text(page(lines)))
         figure = picture(lines)
         write_whole(image, lambda beside: figure.savefig(beside, dpi=100))
-        print(f"\nWritten: {image}, {results}")
+        print(f"\nWritten: {image}, {words}, {results}")
     return 130 if stopped else 0
 
 
@@ -422,9 +428,7 @@ def parse_settings() -> Settings:
     parser.add_argument("--draws", type=PositiveInt, default=4000, help="estimates of each gradient, at least 2")
     parser.add_argument("--seed", type=NonNegativeInt, default=0, help="of scores, decoder and draws")
     parser.add_argument("--quick", action="store_true", help="two numbers of samples each, and 200 draws")
-    parser.add_argument(
-        "--out", default="out/gradient_quality", help="folder for gradient_quality.png and gradient_quality.jsonl"
-    )
+    parser.add_argument("--out", default="out/gradient_quality", help="folder for gradient_quality.png, .md and .jsonl")
     chosen = parser.parse_args().as_dict()
     chosen |= {name: tuple(chosen[name]) for name in ("spaces", "estimators")}
     if chosen["quick"]:

@@ -39,7 +39,7 @@ def results(folder):
 
 @pytest.mark.usefixtures("output")
 def test_writes_the_picture_and_the_results_and_nothing_else(out):
-    assert sorted(path.name for path in out.iterdir()) == ["gradient_quality.jsonl", "gradient_quality.png"]
+    assert sorted(path.name for path in out.iterdir()) == [f"gradient_quality.{x}" for x in ("jsonl", "md", "png")]
     assert (out / "gradient_quality.png").read_bytes().startswith(PNG)
     lines = results(out)
     everywhere = {*ESTIMATORS, BASELINE} - {"sparsemap-budget", "gumbel", "st-gumbel", "disarm"}
@@ -80,6 +80,9 @@ def test_a_table_that_explains_itself(out, output):
         )
     for text in ("loss calls:", "deviation:", "none above x:"):
         assert f"\n{text}" in table
+    rows = (out / "gradient_quality.md").read_text().splitlines()
+    assert len([row for row in rows if row.startswith("|")]) == 2 + len(results(out))
+    assert f"| {SPACES[1]} | {BASELINE} |" in " ".join(" ".join(rows).split())
 
 
 @pytest.mark.usefixtures("output")
