@@ -1,12 +1,14 @@
-"""docs/performance.md says what the result files say."""
+"""The pages in docs say what the result files say, their code runs, and what they name is there."""
 
 import importlib.util
 import re
 from pathlib import Path
 
 import pytest
+import torch
 
 import structlat as sl
+import structlat.estimators
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs/performance.md").read_text()
@@ -25,11 +27,22 @@ def test_every_table_is_that_of_its_file(report):
 
 
 def test_links_lead_somewhere():
-    for name in ("performance", "solvers", "structures"):
-        links = re.findall(r"\]\(([^)#]+)\)", (ROOT / f"docs/{name}.md").read_text())
-        assert links
-        for link in links:
-            assert (ROOT / "docs" / link).exists(), link
+    pages = [ROOT / f"docs/{name}.md" for name in ("performance", "solvers", "structures", "estimators")]
+    for page in [*pages, *ROOT.glob("docs/results/*.md"), ROOT / "examples/README.md"]:
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page}: {link}"
+
+
+def test_code_of_the_estimators_runs(capsys):
+    text = (ROOT / "docs/estimators.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names = {"torch": torch, "sl": sl}
+    exec(block, names)
+    assert names["encoder"].weight.grad is not None
+    assert names["decoder"].weight.grad is not None
+    assert "tensor(" in capsys.readouterr().out
+    for name in sl.estimators.ESTIMATORS:
+        assert f"`{name}`" in text, name
 
 
 def test_every_space_has_an_entry_and_a_picture():
