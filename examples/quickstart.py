@@ -27,13 +27,14 @@ import platform
 import shlex
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning as L
 import torch
+from files import write_whole
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt, restricted_number_type
 from lightning.pytorch.callbacks import TQDMProgressBar
@@ -301,17 +302,6 @@ def write_results(path: Path, runs: Sequence[Run], settings: Settings) -> None:
         space = {"latent_space": repr(run.model.structure), "structures": run.model.structure.cardinality()}
         lines.append(json.dumps(numbers | space | shared) + "\n")
     write_whole(path, lambda beside: beside.write_text("".join(lines)))
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write under a temporary name beside ``path`` and rename: nobody ever reads half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.stem}.unfinished{path.suffix}")
-    try:
-        write(beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 # ---- The picture. ----------------------------------------------------------------------------------------------------

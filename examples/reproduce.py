@@ -30,6 +30,7 @@ from typing import Any, Literal, NamedTuple
 
 import joblib
 import pandas as pd
+from files import write_whole
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from options import NO_CONFIG, Settings, parse, resolve
@@ -293,14 +294,13 @@ def write_report(grid: Grid, out: Path) -> str:
         old += f"{begin}\n{END}\n"
     before, _, rest = old.partition(begin)
     after = rest.partition(END)[2]
-    write_whole(page, f"{before}{begin}\n{text}\n{END}{after}".encode())
+    write_whole(page, lambda beside: beside.write_text(f"{before}{begin}\n{text}\n{END}{after}"))
     picture = out.with_name(
         "_".join([out.stem, *(word.removeprefix("--").removeprefix("options.").replace(" ", "_") for word in words)])
         + ".png"
     )
-    unfinished = picture.with_name(f".{picture.name}.unfinished.png")
-    curves(table, done).savefig(unfinished, dpi=100)
-    unfinished.replace(picture)
+    figure = curves(table, done)
+    write_whole(picture, lambda beside: figure.savefig(beside, dpi=100))
     return f"{text}\n\nWritten: {page}, {picture}"
 
 
@@ -309,13 +309,6 @@ def words_of(grid: Grid) -> list[str]:
     options = {name: x for name, x in grid.options.items() if name not in NO_CONFIG}
     preset = [] if grid.preset == "quick" else [f"--preset {grid.preset}"]
     return preset + [f"--options.{name} {value}" for name, value in options.items()]
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write under another name beside ``path`` and rename."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_bytes(content)
-    unfinished.replace(path)
 
 
 def frame_of(table: Table, lines: Sequence[dict[str, Any]]) -> pd.DataFrame:

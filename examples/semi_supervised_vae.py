@@ -30,6 +30,7 @@ from batches import Batches, Loaders, loader, mixed
 from data import CLASSES, SIDE, cache_folder, load_images, split
 from experiment import Model, baseline_network, interruptible, on_cpu, quiet, run
 from filelock import FileLock
+from files import write_whole
 from lightning.pytorch.callbacks import TQDMProgressBar
 from options import Presets, Settings, command_line, resolve
 from results import versions
@@ -172,9 +173,7 @@ def warm_start(settings: VAESettings, images: Tensor, labels: Tensor, provenance
             batches = Batches(len(images), min(settings.batch_size, len(images)), settings.seed)
             with interruptible(trainer):
                 trainer.fit(WarmUp(networks), loader(TensorDataset(images, labels), batches))
-            unfinished = path.with_suffix(".unfinished")
-            torch.save(networks.state_dict(), unfinished)
-            unfinished.replace(path)
+            write_whole(path, lambda beside: torch.save(networks.state_dict(), beside))
         networks.load_state_dict(torch.load(path, weights_only=True))
     return networks
 

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from files import write_whole
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveFloat, PositiveInt, restricted_number_type
 from matplotlib.axes import Axes
@@ -239,17 +240,6 @@ def write_results(path: Path, lines: Sequence[Summary], settings: Settings) -> N
         }
         text += json.dumps({"loss": line.loss} | numbers | line._asdict() | shared) + "\n"
     write_whole(path, lambda beside: beside.write_text(text))
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write under a temporary name beside ``path`` and rename: nobody ever reads half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.stem}.unfinished{path.suffix}")
-    try:
-        write(beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 # ---- The picture. ----------------------------------------------------------------------------------------------------

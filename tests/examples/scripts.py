@@ -1,6 +1,7 @@
 """Running an example as a person does: in a process of its own, with every warning an error."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,20 @@ def start(script, *options):
     # whoever reads some of the output and then the rest may cut a letter of a progress bar in two
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
     return subprocess.Popen(command, env=environment, **streams)
+
+
+def interrupt(process, when):
+    """Press Ctrl-C once ``when`` has been printed. Returns all output, of status 130 and without a traceback."""
+    seen = ""
+    while when not in seen:
+        came = process.stdout.read(1)
+        assert came, seen
+        seen += came
+    process.send_signal(signal.SIGINT)
+    output = seen + process.communicate(timeout=60)[0]
+    assert process.returncode == 130, output
+    assert "Traceback" not in output, output
+    return output
 
 
 def run_on_two(script, *options):

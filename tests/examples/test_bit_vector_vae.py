@@ -4,25 +4,16 @@ import math
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 
 import structlat as sl
+from tests.examples import tiny_data
 from tests.examples.scripts import ROOT
 
 METHODS = ["sfe", "sfe+", "nvil", "gumbel", "st-gumbel", "topk", "sparsemap", "sparsemap-budget"]
 SPARSE = ["topk", "sparsemap", "sparsemap-budget"]
 UNREPEATABLE = ("seconds", "command", "config", "history")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def examples():
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "examples")
-        yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -38,16 +29,8 @@ def likelihood(examples):
 @pytest.fixture(scope="module")
 def data_root(examples, tmp_path_factory):
     """Idx files of 100 and 20 images, laid out as torchvision does."""
-    data = importlib.import_module("data")
     root = tmp_path_factory.mktemp("clothes")
-    folder = root / "FashionMNIST" / "raw"
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for kind, count in (("train", 100), ("t10k", 20)):
-        labels = np.arange(count, dtype=np.uint8) % 10
-        images = (rng.integers(0, 128, (count, 28, 28)) + 12 * labels[:, None, None]).astype(np.uint8)
-        (folder / f"{kind}-images-idx3-ubyte").write_bytes(data.idx_bytes(images))
-        (folder / f"{kind}-labels-idx1-ubyte").write_bytes(data.idx_bytes(labels))
+    tiny_data.write(root / "FashionMNIST" / "raw", train=100, test=20)
     return root
 
 

@@ -11,14 +11,12 @@ import pytest
 import torch
 
 from tests.examples import tiny_data
-from tests.examples.scripts import ROOT
 
 NAMES = ["mnist", "fashion-mnist"]
 
 
 @pytest.fixture
-def data(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "examples")
+def data():
     return importlib.import_module("data")
 
 

@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 import pytest
 
-from tests.examples.scripts import run, start
+from tests.examples.scripts import interrupt, run, start
 
 PNG = b"\x89PNG"
 # of all that is reported, what a seed cannot repeat
@@ -77,15 +77,7 @@ def test_help_explains_every_option():
 
 def test_control_c_ends_it_with_what_was_learned(tmp_path):
     process = start("quickstart.py", "--epochs", 10_000, "--methods", "sparsemax", "topk_sparsemax", "--out", tmp_path)
-    seen = ""
-    while "20/" not in seen:  # it is training
-        came = process.stdout.read(1)
-        assert came, seen
-        seen += came
-    process.send_signal(signal.SIGINT)
-    output = seen + process.communicate(timeout=60)[0]
-    assert process.returncode == 130, output
-    assert "Traceback" not in output, output
+    output = interrupt(process, "20/")  # it is training
     assert "sparsemax (stopped)" in output
     (line,) = results(tmp_path)
     assert line["interrupted"]

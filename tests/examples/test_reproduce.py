@@ -15,9 +15,7 @@ SIZES = {"epochs": 2, "steps": 2, "batch_size": 4, "validation_games": 10, "test
 
 @pytest.fixture(scope="module")
 def reproduce():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "examples")
-        yield importlib.import_module("reproduce")
+    return importlib.import_module("reproduce")
 
 
 @pytest.fixture(scope="module")

@@ -8,19 +8,11 @@ import pytest
 import torch
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
+from tests.examples import tiny_data
 from tests.examples.scripts import ROOT, run_on_two
 
 METHODS = ["sfe", "sfe+", "nvil", "gumbel", "st-gumbel", "sum-and-sample", "softmax", "sparsemax"]
 SIZES = {"labelled": 24, "unlabelled": 64, "validation": 12, "warm_up_epochs": 2, "batch_size": 8}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def examples():
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "examples")
-        yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -31,16 +23,8 @@ def script(examples):
 @pytest.fixture(scope="module")
 def data_root(examples, tmp_path_factory):
     """Idx files of 100 and 20 images, laid out as torchvision does."""
-    data = importlib.import_module("data")
     root = tmp_path_factory.mktemp("digits")
-    folder = root / "MNIST" / "raw"
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    shapes = rng.integers(0, 256, (10, 28, 28))
-    for kind, count in (("train", 100), ("t10k", 20)):
-        labels = np.arange(count, dtype=np.uint8) % 10
-        (folder / f"{kind}-images-idx3-ubyte").write_bytes(data.idx_bytes(shapes[labels].astype(np.uint8)))
-        (folder / f"{kind}-labels-idx1-ubyte").write_bytes(data.idx_bytes(labels))
+    tiny_data.write(root / "MNIST" / "raw", train=100, test=20)
     return root
 
 

@@ -2,7 +2,6 @@ import dataclasses
 import importlib
 import json
 import pickle
-import signal
 from importlib.metadata import version
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from filelock import FileLock
 
 from tests.examples import tiny_data
-from tests.examples.scripts import ROOT, run, run_on_two, start
+from tests.examples.scripts import interrupt, run, run_on_two, start
 
 METHODS = ["sfe", "sfe+", "nvil", "gumbel", "st-gumbel", "sum-and-sample", "softmax", "sparsemax"]
 SIZES = {"epochs": 2, "steps": 3, "batch_size": 4, "validation_games": 20, "test_games": 20}
@@ -19,9 +18,7 @@ SIZES = {"epochs": 2, "steps": 3, "batch_size": 4, "validation_games": 20, "test
 
 @pytest.fixture(scope="module")
 def game():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "examples")
-        yield importlib.import_module("signal_game")
+    return importlib.import_module("signal_game")
 
 
 @pytest.fixture
@@ -257,15 +254,7 @@ def test_the_command_line(game, options_module, tmp_path, data_root):
 
 def test_control_c_and_on_again(game, settings, tmp_path, data_root):
     process = start("signal_game.py", *options({"out": tmp_path, "data_root": data_root, "epochs": 1000}))
-    seen = ""
-    while "Epoch 3" not in seen:  # the first epochs have a checkpoint
-        came = process.stdout.read(1)
-        assert came, seen
-        seen += came
-    process.send_signal(signal.SIGINT)
-    output = seen + process.communicate(timeout=60)[0]
-    assert process.returncode == 130, output
-    assert "Traceback" not in output, output
+    output = interrupt(process, "Epoch 3")  # the first epochs have a checkpoint
     assert "--resume true" in output
     assert not (tmp_path / "results.jsonl").exists()
     (last,) = tmp_path.rglob("last.ckpt")

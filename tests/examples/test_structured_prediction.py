@@ -1,13 +1,12 @@
-import importlib.util
+import importlib
 import json
-import signal
 import statistics
 from importlib.metadata import version
 
 import pytest
 import torch
 
-from tests.examples.scripts import ROOT, run, start
+from tests.examples.scripts import interrupt, run, start
 
 PNG = b"\x89PNG"
 LOSSES = ["independent", "perceptron", "hinge", "crf", "sparsemap", "perturbed"]
@@ -27,10 +26,7 @@ def out(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("structured_prediction", ROOT / "examples/structured_prediction.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("structured_prediction")
 
 
 def results(folder):
@@ -120,15 +116,7 @@ def test_help_explains_every_option():
 def test_control_c_ends_it_with_the_runs_that_had_ended(tmp_path):
     options = ("--rows", 32, "--epochs", 1000, "--seeds", 1, "--losses", "independent", "sparsemap", "--out", tmp_path)
     process = start("structured_prediction.py", *options)
-    seen = ""
-    while "sparsemap, seed 0" not in seen:
-        came = process.stdout.read(1)
-        assert came, seen
-        seen += came
-    process.send_signal(signal.SIGINT)
-    output = seen + process.communicate(timeout=60)[0]
-    assert process.returncode == 130, output
-    assert "Traceback" not in output, output
+    output = interrupt(process, "sparsemap, seed 0")
     assert "Stopped by Ctrl-C." in output
     assert [line["loss"] for line in results(tmp_path)] == ["independent"]
     assert (tmp_path / "structured_prediction.png").read_bytes().startswith(PNG)
