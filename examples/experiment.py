@@ -33,7 +33,7 @@ from options import Settings
 from results import append_line, command, machine, versions
 from torch import Tensor, nn
 
-from structlat.estimators import GumbelSoftmax
+from structlat.estimators import Estimator
 
 
 class Model(L.LightningModule):
@@ -54,7 +54,7 @@ class Model(L.LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Cool the relaxed estimators."""
         for module in self.modules():
-            if isinstance(module, GumbelSoftmax):
+            if isinstance(module, Estimator):
                 module.anneal(self.global_step)
 
     def log_training(self, loss: Tensor, calls: Tensor, **more: Tensor) -> None:

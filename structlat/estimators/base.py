@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from structlat.errors import ArgumentError
+from structlat.errors import ArgumentError, check_count
 from structlat.structure import Structure
 from structlat.tractable import has_sums
 
@@ -23,9 +24,9 @@ class Estimate(NamedTuple):
     """To be differentiated: the gradient of its mean is that of E[loss], for the scores and for what is inside the
     loss. Its number is ``value``."""
     value: Tensor
-    """The estimate of E[loss], without a graph."""
+    """The estimate of E[loss], without a graph; of VIMCO, of its bound."""
     entropy: Tensor
-    """Of q, in nats, differentiable."""
+    """Of q, in nats, differentiable; of estimators that perturb, the entropy of the perturbation."""
     calls: Tensor
     """How many structures the loss was asked about; int64."""
 
@@ -135,16 +136,33 @@ class Estimator(nn.Module):
         ArgumentError
             Bad scores, a loss of the wrong shape; InfeasibleError where a row has no feasible structure.
         """
+        if not isinstance(scores, Tensor):
+            raise ArgumentError(f"scores: got {type(scores).__name__}; expected a tensor [*batch, *shape]")
         asked = Loss(loss_fn, self.structure, self.vertices if vertices is None else vertices, scores.dtype)
         call = Call(asked, scores, extra, context, self.generator if generator is None else generator)
         surrogate, value, entropy, calls = self._estimate(call)
         value = value.detach()
         # the number of a surrogate says nothing by itself, and people plot it
-        return Estimate(surrogate + (value - surrogate).detach(), value, entropy, calls)
+        return Estimate(value + (surrogate - surrogate.detach()), value, entropy, calls)
 
     def _estimate(self, call: Call) -> Estimate:
         """The formula. The number of the surrogate is of no importance."""
         raise NotImplementedError
+
+    def anneal(self, step: int) -> float | None:
+        """Cool down for a training step, if there is a temperature; returns it."""
+        check_count("step", step, 0)
+        return None
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Estimator:
+        """What is kept, averages and temperatures, is never in less than float32: half precision would not do."""
+        kept = {name: x for name, x in self._buffers.items() if x is not None and x.is_floating_point()}
+        super()._apply(fn, recurse)
+        for name, x in kept.items():
+            now = self._buffers[name]
+            if now is not None and now.itemsize < x.itemsize and now.itemsize < 4:
+                self._buffers[name] = x.to(now.device)
+        return self
 
     def _refuse(self, why: str) -> NotImplementedError:
         """The error for a structure that the estimator is not defined for, with two that would do."""
@@ -155,9 +173,17 @@ class Estimator(nn.Module):
         return torch.empty(0, dtype=torch.uint8) if self.generator is None else self.generator.get_state()
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Go on from that state, if there is a generator."""
-        if self.generator is not None and len(state):
-            self.generator.set_state(state.cpu())
+        """Go on from that state, if there is a generator; one of another kind of device is left as it is."""
+        if self.generator is None or not len(state):
+            return
+        if len(state) != len(self.generator.get_state()):
+            warnings.warn(
+                f"{self.name}: the state is that of a generator of another kind of device than "
+                f"{str(self.generator.device)!r}; the generator is left as it is",
+                stacklevel=2,
+            )
+            return
+        self.generator.set_state(state.cpu())
 
     def settings(self) -> dict[str, Any]:
         """What ``repr`` shows beside the structure."""

@@ -74,10 +74,10 @@ class GumbelSoftmax(Estimator):
     def anneal(self, step: int) -> float:
         """Set the temperature for a training step, and return it: max(least, start exp(-rate step)).
 
-        The step is rounded down to a multiple of ``every``.
+        The step is rounded down to a multiple of ``every``. A start below ``least`` stays.
         """
         step = check_count("step", step, 0) // self.every * self.every
-        value = max(self.least, self.start * math.exp(-self.rate * step))
+        value = max(min(self.least, self.start), self.start * math.exp(-self.rate * step))
         self.temperature.fill_(value)
         return value
 

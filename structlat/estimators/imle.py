@@ -20,7 +20,8 @@ class IMLE(Perturbing):
     (parts of z - parts of z') / step is the gradient for scores and extra scores, and loss(z) is differentiated for
     what is inside. For any space, through ``argmax`` alone; for losses that have a derivative in the vertex
     (``vertices=True`` wherever z is not its own). Biased: a loss is judged by its slope at z, and the slope of
-    E[parts] by a difference.
+    E[parts] by a difference. A training step asks the oracle twice a sample; once more where there is one sample alone,
+    for a baseline of the entropy's gradient.
 
     Parameters
     ----------
@@ -71,17 +72,31 @@ class IMLE(Perturbing):
         surrogate = losses
         if torch.is_grad_enabled() and any(x.requires_grad for x in (call.scores, *call.extra)):
             surrogate = losses + self._pulled(drawn, _slope(losses, a)).to(losses.dtype)
-        gain = -drawn.scores(drawn.z) / self.scale
-        entropy = drawn.entropy(gain - leave_one_out(gain) if self.samples > 1 else gain)
+        entropy = drawn.entropy(self._gain(drawn))
         return Estimate(surrogate.mean(0), losses.mean(0), entropy, count_of(self.samples, entropy))
 
     def _pulled(self, drawn: Noisy, slope: Tensor) -> Tensor:
-        """Scores of z less those of z', over the step, [S, *batch]: their slopes are the estimate."""
+        """Scores of z less those of z', over the step, [S, *batch]: their slopes are the estimate.
+
+        NaN where the loss's slope is not finite: so is then the gradient, as behind any other module.
+        """
         problem, (scores, *extra) = drawn.problem, drawn.asked
-        better = best(problem, [scores - self.step * slope.reshape(scores.shape), *extra])
+        slope = slope.reshape(scores.shape)
+        fine = slope.isfinite().flatten(start_dim=2).all(-1)
+        moved = torch.where(fine.reshape(fine.shape + (1,) * (slope.ndim - 2)), slope, 0)
+        better = best(problem, [scores - self.step * moved, *extra])
         inputs = (problem.scores, *problem.extra)
         one, other = (self.structure.score(z, *inputs) for z in (drawn.z, better))
-        return drawn.batched((one - other) / self.step)
+        return drawn.batched((one - other) / self.step + torch.where(fine, 0.0, torch.nan) * drawn.log_density)
+
+    def _gain(self, drawn: Noisy) -> Tensor:
+        """What the entropy's slopes follow, [S, B], less a baseline: other samples, or what is best without noise."""
+        gain = -drawn.scores(drawn.z) / self.scale
+        if self.samples > 1:
+            return gain - leave_one_out(gain)
+        if not torch.is_grad_enabled():
+            return gain
+        return gain + drawn.scores(drawn.without_noise().unsqueeze(0)) / self.scale
 
     def settings(self) -> dict[str, Any]:
         """Samples, step and noise."""

@@ -111,6 +111,12 @@ class _Linear(nn.LazyLinear):
     def __init__(self, out: int, generator: torch.Generator | None) -> None:
         super().__init__(out)
         self._generator = generator
+        self._inference = torch.is_inference_mode_enabled()
+
+    def initialize_parameters(self, *args: Any) -> None:
+        """As where the layer was constructed: the first call may come in inference mode, and training after it."""
+        with torch.inference_mode(self._inference):
+            super().initialize_parameters(*args)
 
     def reset_parameters(self) -> None:
         """As in ``nn.Linear``: uniform within 1 / sqrt(inputs)."""

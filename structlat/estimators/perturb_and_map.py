@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from structlat import opaque
 from structlat.errors import ArgumentError
 from structlat.estimators.base import Call, Estimate, count_of
 from structlat.estimators.perturbed import Perturbing, draw
@@ -66,10 +65,9 @@ class PerturbAndMAP(Perturbing):
 
     def _estimate(self, call: Call) -> Estimate:
         drawn = draw(self, call)
-        z, problem = drawn.z, drawn.problem
+        z = drawn.z
         if self.baseline == "map":
-            best = opaque.argmax(*problem.detached(), self.structure.handle, problem.batch_shape)
-            z = torch.cat([z, best.unsqueeze(0)])
+            z = torch.cat([z, drawn.without_noise().unsqueeze(0)])
         every = call.loss(drawn.dressed(z))
         losses = every[: self.samples]
         log_density = drawn.batched(drawn.log_density).to(losses.dtype)

@@ -59,6 +59,12 @@ class Noisy(NamedTuple):
         inputs = (x.detach() for x in (self.problem.scores, *self.problem.extra))
         return self.problem.structure.score(z, *inputs)
 
+    def without_noise(self) -> Tensor:
+        """The best structures, [B, *event]."""
+        problem = self.problem
+        z: Tensor = opaque.argmax(*problem.detached(), problem.structure.handle, problem.batch_shape)
+        return z
+
     def entropy(self, signal: Tensor) -> Tensor:
         """<noise, parts of z>, [*batch]. Its slopes are those of E[signal], of ``-scores(z) / scale`` less a baseline.
 
@@ -92,7 +98,8 @@ def draw(perturbing: Perturbing, call: Call) -> Noisy:
     noise = [made(size, call.scores.device, call.generator) for size in sizes]
     asked = [x.detach() + scale * n for x, n in zip(given, noise, strict=True)]
     finite = (torch.where(torch.isneginf(x), 0, x) for x in given)
-    along = [fall(n) / scale * x for x, n in zip(finite, noise, strict=True)]
+    # the slopes alone are wanted: products with large scores would drown the loss, or overflow
+    along = [fall(n) / scale * (x - x.detach()) for x, n in zip(finite, noise, strict=True)]
     log_density = torch.stack([x.reshape(*x.shape[:2], x.shape[2:].numel()).sum(-1) for x in along]).sum(0)
     return Noisy(problem, noise, asked, best(problem, asked), log_density)
 

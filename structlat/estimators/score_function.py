@@ -24,7 +24,8 @@ class ScoreFunction(Sampling):
     ----------
     structure : Structure
     baseline : {None, "average", "self-critic", "leave-one-out"}
-        "average": the mean of the losses of all training steps before this one, 0 at the first. "self-critic": the loss
+        "average": the mean of the losses of all training steps before this one, those that are not finite left out, 0
+        at the first. "self-critic": the loss
         of another sample of q, one for each, from which nothing else is learned. "leave-one-out": the mean loss of the
         row's other samples, of which there have to be two at least (Kool et al. 2019).
     samples : int
@@ -88,9 +89,11 @@ class ScoreFunction(Sampling):
         """The average before these losses, which enter it in training."""
         before = self.average.clone()
         if self.training and losses.numel():
-            self.steps += 1
+            mean = losses.mean()
+            counts = mean.isfinite()  # a loss that overflowed once, as with scaled gradients, is not to stay
+            self.steps += counts
             share = 1 / self.steps if self.momentum is None else self.momentum
-            self.average += share * (losses.mean() - self.average)
+            self.average.copy_(torch.where(counts, self.average + share * (mean - self.average), self.average))
         return before
 
     def settings(self) -> dict[str, Any]:

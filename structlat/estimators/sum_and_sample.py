@@ -73,7 +73,9 @@ class SumAndSample(Sampling):
         weights = torch.cat([p, split.rest.unsqueeze(0)]).detach()
         signal = losses.detach()
         if self.baseline is not None:
-            signal = signal - (weights[:-1] * signal[:-1]).sum(0) / weights[:-1].sum(0)
+            # in logarithms: where there are many structures, the probability of the best is 0 in float32
+            shares = torch.where(split.there[:-1], log_prob[:-1].detach(), -torch.inf).softmax(0)
+            signal = signal - (shares * signal[:-1]).sum(0)
         # the slope of p is that of log q, times p; of the one that stands for all others, times their probability
         surrogate = (weights * (signal * log_prob + losses)).sum(0)
         return Estimate(surrogate, (weights * losses).sum(0), entropy, split.there.sum(0))
