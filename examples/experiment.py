@@ -243,18 +243,14 @@ def run(
     quiet()
     on_cpu(settings)
     folder = folder_of(settings, experiment, data)
-    last = folder / "checkpoints" / "last.ckpt"
     history = History()
+    always: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
     best = ModelCheckpoint(
-        folder / "checkpoints",
-        filename="best",
-        monitor=f"validation/{monitor}",
-        mode=mode,
-        save_last=True,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
+        folder / "checkpoints", filename="best", monitor=f"validation/{monitor}", mode=mode, **always
     )
-    callbacks: list[Callback] = [Reseed(settings.seed), history, best]
+    # of its own, after the other: save_last is written where an epoch is the best, and that may be long ago
+    last = ModelCheckpoint(folder / "checkpoints", filename="last", **always)
+    callbacks: list[Callback] = [Reseed(settings.seed), history, best, last]
     if settings.progress:
         callbacks.append(TQDMProgressBar(refresh_rate=20))
     trainer = L.Trainer(
@@ -273,7 +269,8 @@ def run(
     with alone(folder) if trainer.is_global_zero else contextlib.nullcontext(), interruptible(trainer):
         if not settings.resume and trainer.is_global_zero:
             shutil.rmtree(folder, ignore_errors=True)
-        resumed = last if settings.resume and last.exists() else None
+        before = folder / "checkpoints" / "last.ckpt"
+        resumed = before if settings.resume and before.exists() else None
         if resumed is not None:
             check_epochs(settings, resumed)
         trainer.fit(model, loaders.train, loaders.validation, ckpt_path=resumed)

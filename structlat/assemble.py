@@ -22,7 +22,7 @@ def assemble(problem: Problem, source: Source, info: SolverInfo) -> SparseDistri
     return SparseDistribution.from_source(problem.structure, source, problem.batch_shape, info, problem.dtype)
 
 
-class FromSolver:
+class FromSolver(Source):
     """The support that a solver found, z [B, K, *event] and p [B, K].
 
     p gets the derivatives of its KKT system, the means those of the completed face's.
@@ -44,10 +44,6 @@ class FromSolver:
         """The support."""
         return self.problem.dressed(self.z)
 
-    def mean(self) -> Tensor | None:
-        """None: it is that of ``moments``."""
-        return None
-
     def moments(self) -> Support:
         """Without a graph the support; else the optimal face, completed at the first call (not for expect)."""
         z, p = self.z, self.p
@@ -68,7 +64,7 @@ class FromSolver:
         return with_graph(p, scores, self.problem.structure.vertex(z), mask)
 
 
-class FromClosedForm:
+class FromClosedForm(Source):
     """A closed form of the scaled problem. Whoever reads the means alone has no structure made."""
 
     def __init__(self, problem: Problem, gamma: Tensor) -> None:
@@ -111,11 +107,16 @@ class FromClosedForm:
         return self.structures(), self.probs()[0]
 
 
-class FromCandidates:
-    """Candidates ``index`` [B, K] of z [B, M, *event], or all; p [B, K] carries its graph and that of the means."""
+class FromCandidates(Source):
+    """Candidates ``index`` [B, K] of z [B, M, *event], or all; p [B, K] carries its graph and that of the means.
 
-    def __init__(self, problem: Problem, z: Tensor, p: Tensor, index: Tensor | None = None) -> None:
-        self.problem, self.z, self.p, self.index = problem, z, p, index
+    ``scores`` [B, K] are given where p is their softmax.
+    """
+
+    def __init__(
+        self, problem: Problem, z: Tensor, p: Tensor, index: Tensor | None = None, scores: Tensor | None = None
+    ) -> None:
+        self.problem, self.z, self.p, self.index, self.scores = problem, z, p, index, scores
 
     def probs(self) -> tuple[Tensor, Tensor]:
         """P as it came."""
@@ -127,9 +128,11 @@ class FromCandidates:
         """Those candidates."""
         return self.problem.dressed(self.z if self.index is None else opaque.take(self.z, self.index))
 
-    def mean(self) -> Tensor | None:
-        """None: p says it all."""
-        return None
+    def log_probs(self) -> Tensor | None:
+        """Of a softmax, whose p is 0 in float32 a hundred below the best score."""
+        if self.scores is None:
+            return None
+        return self.problem.unflatten(self.scores.log_softmax(-1)).to(self.problem.probs_dtype)
 
     def moments(self) -> Support:
         """Those of p, in float64."""

@@ -7,44 +7,52 @@ of, and is asked for a part when somebody reads it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints, register_kl
 
 from structlat.errors import ArgumentError
-from structlat.operators import unbatched
+from structlat.operators import as_made, in_inference_mode, unbatched
 from structlat.solvers.info import SolverInfo
 from structlat.structure import Structure
 
 Support = tuple[Tensor, Tensor]  # structures [*batch, K, *event] and weights [*batch, K], with their graph
 
 
-class Source(Protocol):
+class Source:
     """The parts of a distribution, each asked for when it is read: the first two once, the others every time."""
 
     def probs(self) -> tuple[Tensor, Tensor]:
         """Probabilities [*batch, K], exactly 0 in the padding, and mask [*batch, K], False in the padding."""
+        raise NotImplementedError
 
     def structures(self) -> Tensor:
         """The support [*batch, K, *event]; padding repeats the row's first structure."""
+        raise NotImplementedError
+
+    def log_probs(self) -> Tensor | None:
+        """Logarithms [*batch, K], -inf in the padding, where they say more than p, which may be 0 by rounding."""
+        return None
 
     def mean(self) -> Tensor | None:
         """The marginals [*batch, *shape] where they have a graph of their own; else None, for those of ``moments``."""
+        return None
 
     def moments(self) -> Support:
         """A support and weights of the same first moments, whose derivatives are right where those of p are not."""
+        raise NotImplementedError
 
 
-class Given:
+class Given(Source):
     """A support that is there already."""
 
-    def __init__(self, structures: Tensor, probs: Tensor, mask: Tensor | None) -> None:
+    def __init__(self, structures: Tensor, probs: Tensor, mask: Tensor | None, log_probs: Tensor | None = None) -> None:
         if mask is None:
             mask = probs.detach() > 0
             mask = mask | (torch.arange(mask.shape[-1], device=mask.device) == 0)
-        self._structures, self._probs, self._mask = structures, probs, mask
+        self._structures, self._probs, self._mask, self._log_probs = structures, probs, mask, log_probs
 
     def probs(self) -> tuple[Tensor, Tensor]:
         """As they came."""
@@ -54,9 +62,9 @@ class Given:
         """As they came."""
         return self._structures
 
-    def mean(self) -> Tensor | None:
-        """None: p says it all."""
-        return None
+    def log_probs(self) -> Tensor | None:
+        """As they came."""
+        return self._log_probs
 
     def moments(self) -> Support:
         """Those of p."""
@@ -160,6 +168,7 @@ class SparseDistribution(Distribution):
         self.info = info
         self.dtype = dtype
         self._source = source
+        self._inference = in_inference_mode()
         self._weights: tuple[Tensor, Tensor] | None = None
         self._structures: Tensor | None = None
 
@@ -179,7 +188,8 @@ class SparseDistribution(Distribution):
     def structures(self) -> Tensor:
         """The support, [*batch, K, *event]. Those of a closed form are made when this is first read."""
         if self._structures is None:
-            self._structures = self._source.structures()
+            with as_made(self._inference):
+                self._structures = self._source.structures()
         return self._structures
 
     @property
@@ -321,6 +331,10 @@ class SparseDistribution(Distribution):
         at = -1 - len(self.event_shape)
         same = value.unsqueeze(at) == self.structures
         same = same.flatten(start_dim=same.ndim - len(self.event_shape)).all(-1) if self.event_shape else same
+        logs = self._source.log_probs()
+        if logs is not None:
+            found = same & ~torch.isneginf(logs)
+            return torch.where(found.any(-1), torch.where(found, logs, 0).sum(-1), -torch.inf)
         p = torch.where(same & self.mask, self.probs, 0).sum(-1)
         return torch.where(p > 0, torch.where(p > 0, p, 1).log(), -torch.inf)
 
@@ -356,12 +370,14 @@ class SparseDistribution(Distribution):
         state = dict(self.__dict__)
         state["_structures"] = structures = self.structures.detach()
         state["_weights"] = probs, mask = self.probs.detach(), self.mask
-        state["_source"] = Given(structures, probs, mask)
+        logs = self._source.log_probs()
+        state["_source"] = Given(structures, probs, mask, None if logs is None else logs.detach())
         return state
 
     def _weighted(self) -> tuple[Tensor, Tensor]:
         if self._weights is None:
-            with torch.enable_grad():  # they are kept, and the first to read them may do so without a graph
+            # they are kept, and the first to read them may do so without a graph
+            with as_made(self._inference), torch.enable_grad():
                 self._weights = self._source.probs()
         return self._weights
 
@@ -371,7 +387,7 @@ class SparseDistribution(Distribution):
         return x.gather(len(self.batch_shape), wide.expand(index.shape + self.event_shape))
 
 
-class _Expanded:
+class _Expanded(Source):
     """The parts of ``base``, broadcast to more batch dimensions."""
 
     def __init__(self, base: SparseDistribution, batch_shape: torch.Size) -> None:
@@ -386,6 +402,10 @@ class _Expanded:
     def structures(self) -> Tensor:
         return self._widen(self.base.structures)
 
+    def log_probs(self) -> Tensor | None:
+        logs = self.base._source.log_probs()
+        return None if logs is None else self._widen(logs)
+
     def mean(self) -> Tensor | None:
         mean = self.base._source.mean()
         return None if mean is None else self._widen(mean)
@@ -398,6 +418,11 @@ class _Expanded:
 @register_kl(SparseDistribution, Distribution)
 def _kl_sparse(p: SparseDistribution, q: Distribution) -> Tensor:
     """KL(p || q), exact over p's support, for any q with a ``log_prob`` of structures (a prior, another sparse p)."""
+    if p.event_shape != q.event_shape:
+        raise ArgumentError(
+            f"q: got event shape {tuple(q.event_shape)}; expected {tuple(p.event_shape)}, that of p's structures; "
+            "torch.distributions.Independent makes one structure of independent parts"
+        )
     p = p.expand(torch.broadcast_shapes(p.batch_shape, q.batch_shape))
     other = q.log_prob(p.enumerate_support()).movedim(0, -1)
     inside = p.probs > 0

@@ -51,8 +51,8 @@ class Gibbs(Distribution):
 
     @property
     def log_partition(self) -> Tensor:
-        """The log-partition log sum_z exp(score(z)), [*batch], in nats."""
-        return self._problem.unflatten(self._total).to(self._problem.dtype)
+        """The log-partition log sum_z exp(score(z)), [*batch], in nats; float32 or wider."""
+        return self._problem.unflatten(self._total).to(self._problem.probs_dtype)
 
     @property
     def mean(self) -> Tensor:

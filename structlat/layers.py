@@ -15,6 +15,7 @@ from structlat.normalizers import (
     sparsemap,
     topk_sparsemax,
 )
+from structlat.problem import check_gamma
 from structlat.structure import Structure
 
 
@@ -97,6 +98,8 @@ class SparseMAP(_Layer):
             validate=validate,
             trace=trace,
         )
+        if not isinstance(gamma, Tensor):
+            check_gamma(gamma)
         if isinstance(gamma, nn.Parameter) or not isinstance(gamma, Tensor):
             self.gamma = gamma
         else:

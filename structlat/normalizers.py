@@ -95,8 +95,13 @@ def marginalize(
     z = every.expand(s.shape + structure.event_shape)
     if normalizer == "softmax":
         # every structure, in the order of enumerate; a copy of all of them for each row only where some are forbidden
-        whole = not traced() and bool((p.detach() > 0).all())
-        source = FromCandidates(problem, z, p) if whole else compact(problem, z, p, best_first=False)
+        feasible = ~torch.isneginf(s.detach())
+        if not traced() and bool(feasible.all()):
+            source = FromCandidates(problem, z, p, scores=s)
+        else:
+            index, mask = opaque.listed(feasible.to(p.dtype), opaque.least_columns(), False)
+            p, s = torch.where(mask, p.gather(1, index), 0), torch.where(mask, s.gather(1, index), -torch.inf)
+            source = FromCandidates(problem, z, p, index, scores=s)
     else:
         source = compact(problem, z, p)
     return assemble(problem, source, SolverInfo.closed_form(problem.batch_shape))
@@ -176,7 +181,7 @@ def sparsemap(
         it needs unless there are extra scores and all scores are tiny.
     init : SparseDistribution, optional
         An earlier answer, for scores not far from these and the same batch shape: its support is where the solver
-        starts. Only the number of rounds changes.
+        starts, without what this space does not have. Only the number of rounds changes.
     on_failure : {"warn", "raise", "ignore"}
         What to do about rows that did not converge: :class:`NonConvergenceWarning`, or the same as an error.
     validate : bool
@@ -245,4 +250,11 @@ def _checked_init(init: SparseDistribution | None, problem: Problem) -> list[Ten
         )
     rows, k = problem.scores.shape[0], init.probs.shape[-1]
     z, p = init.structures.detach().reshape(rows, k, *event), init.probs.detach().reshape(rows, k)
+    if init.structure is not problem.structure:
+        # of a larger budget, say: what this space does not have is left out
+        inside = problem.structure.contains(z)
+        if not inside.any():
+            return []
+        z = torch.where(inside.reshape(rows, k, *(1,) * len(event)), z, z[inside][0])
+        p = torch.where(inside, p, 0)
     return [z.to(event_dtype(problem.structure)), p.to(torch.float64)]

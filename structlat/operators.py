@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -26,6 +27,16 @@ def transformed() -> bool:
 def traced() -> bool:
     """Whether values may not be looked at: a compiler or a transform is at work."""
     return torch.compiler.is_compiling() or transformed()
+
+
+def in_inference_mode() -> bool:
+    """Whether tensors that are made now can never be in a graph; not while a compiler is at work, which cannot ask."""
+    return not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()
+
+
+def as_made(inference: bool) -> AbstractContextManager[Any]:
+    """Compute what is kept as where its owner was made, in inference mode or out of it, whoever reads it first."""
+    return torch.inference_mode(inference) if in_inference_mode() != inference else nullcontext()
 
 
 def operator(name: str, fake: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -42,7 +42,7 @@ class Tractable(Structure):
 
         Returns
         -------
-        Tensor [*batch], in the scores' dtype
+        Tensor [*batch], in the scores' dtype, or in float32 where that is less
 
         Raises
         ------
@@ -50,7 +50,7 @@ class Tractable(Structure):
             Wrong shapes, dtypes, NaN, +inf.
         """
         problem = make_problem(self, scores, extra)
-        return problem.unflatten(self._log_partition(problem.scores, *problem.extra)).to(problem.dtype)
+        return problem.unflatten(self._log_partition(problem.scores, *problem.extra)).to(problem.probs_dtype)
 
     def marginals(self, scores: Tensor, *extra: Tensor) -> Tensor:
         """E[a_z] under softmax over all structures, [*batch, *shape]. Differentiable.

@@ -2,6 +2,7 @@
 
 import json
 import re
+import statistics
 from pathlib import Path
 
 import torch
@@ -46,3 +47,33 @@ def test_numbers_are_those_of_the_result_file():
         numbers = [f"{run['structures']:,}", f"{run['bits_per_pixel']:.3f}", f"{run['support']:.2f}"]
         numbers += [f"{run['decoder_calls']:.2f}", f"{run['seconds']:.1f}"]
         assert f"| {run['method']} | {' | '.join(numbers)} |" in TEXT
+
+
+def test_numbers_of_the_experiments_are_those_of_their_lines():
+    shown = {  # latent variable: its file, the lines of it, the number shown
+        "a class; semi-supervised MNIST, 200 passes, one seed": (
+            "semi_supervised_vae",
+            {"preset": "paper"},
+            "accuracy",
+        ),
+        "a message of 256; game of sender and receiver, five seeds": ("signal_game", {"preset": "quick"}, "success"),
+        "128 bits; VAE of Fashion-MNIST, one seed": ("bit_vector_vae", {"bits": 128}, "negative_log_likelihood"),
+    }
+    rows = [[x.strip() for x in row.strip("|").split("|")] for row in TEXT.splitlines() if row.startswith("| a ")]
+    rows += [
+        [x.strip() for x in row.strip("|").split("|")] for row in TEXT.splitlines() if row.startswith("| 128 bits")
+    ]
+    assert {row[0] for row in rows} == set(shown)
+    for latent, measure, method, result, calls in rows:
+        file, wanted, metric = shown[latent]
+        lines = map(json.loads, (ROOT / f"docs/results/{file}.jsonl").read_text().splitlines())
+        own = [x for x in lines if x["method"] == method.strip("`") and wanted.items() <= x.items()]
+        # of several batches the preset's: 16 images for SparseMAP, else 64
+        own = [
+            x for x in own if file != "bit_vector_vae" or x["config"]["batch_size"] == (16 if "map" in method else 64)
+        ]
+        assert len(own) == (5 if "five" in latent else 1)
+        value = statistics.mean(x["metrics"][metric] for x in own) * (100 if "%" in measure else 1)
+        digits = len(result.partition(".")[2])
+        assert f"{value:.{digits}f}" == result
+        assert f"{statistics.mean(x['calls'] for x in own):.2f}" == calls

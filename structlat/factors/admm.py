@@ -187,7 +187,7 @@ class _Rounds:
         """Go on with these rows."""
         for name in BY_ROW:
             setattr(self, name, getattr(self, name)[stays])
-        self.extra = [tuple(x if len(x) == 1 < len(stays) else x[stays] for x in xs) for xs in self.extra]
+        self.extra = [tuple(x if len(x) == 1 != len(stays) else x[stays] for x in xs) for xs in self.extra]
         self.supports = [[x[stays] for x in xs] for xs in self.supports]
 
 

@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from structlat.distribution import Source
 from structlat.distribution import Support as Listed
 from structlat.factors.admm import Consensus
 from structlat.factors.calls import best
@@ -15,7 +16,7 @@ from structlat.factors.faces import faces_of, supports_of
 from structlat.factors.layout import Group, Layout, Member
 from structlat.factors.space import Factor
 from structlat.factors.tangent import Support, Tangent
-from structlat.operators import traced
+from structlat.operators import as_made, in_inference_mode, traced
 from structlat.problem import Problem, needs_graph
 
 
@@ -27,6 +28,7 @@ class Answer:
     ) -> None:
         self.problem, self.gamma, self.factors, self.layout, self.end = problem, gamma, factors, layout, end
         self._scaled = problem.scaled(gamma).detached()
+        self.inference = in_inference_mode()
 
     def detached(self) -> Answer:
         """The same without a graph."""
@@ -93,7 +95,7 @@ class Answer:
     @cached_property
     def supports(self) -> list[tuple[Support, tuple[Tensor, ...]]]:
         """Of each group, and what a SolverInfo is made of, [B, F]."""
-        with torch.no_grad():
+        with as_made(self.inference), torch.no_grad():
             return [supports_of(group, self.end.at, self._extra(group)) for group in self.layout.groups]
 
     @cached_property
@@ -104,7 +106,7 @@ class Answer:
     @cached_property
     def wide(self) -> Tangent:
         """How the marginals move: their faces are spanned by more than the supports."""
-        with torch.no_grad():
+        with as_made(self.inference), torch.no_grad():
             faces = [
                 faces_of(group, support, self.end.at, self._extra(group), self.layout.disjoint)
                 for group, (support, _) in zip(self.layout.groups, self.supports, strict=True)
@@ -114,7 +116,7 @@ class Answer:
     @cached_property
     def _bound(self) -> Tensor:
         """The Lagrangian dual of the scaled problem at the multipliers, [B]."""
-        with torch.no_grad():
+        with as_made(self.inference), torch.no_grad():
             forbidden = torch.isneginf(self._scaled[0])
             rest = _finite(self._scaled[0]) - self.layout.gather(self.end.multipliers)
             own = torch.where(forbidden, 0, rest.clamp(0, 1))
@@ -127,15 +129,15 @@ class Answer:
 
     def _tangent(self, supports: list[Support]) -> Tangent:
         scores = self._scaled[0]
-        fixed = (self.layout.degree.to(scores.device) == 0) & ~((scores >= 0) & (scores <= 1))
-        with torch.no_grad():
+        with as_made(self.inference), torch.no_grad():
+            fixed = (self.layout.degree.to(scores.device) == 0) & ~((scores >= 0) & (scores <= 1))
             return Tangent.of(self.layout, supports, fixed)
 
     def _extra(self, group: Group) -> tuple[Tensor, ...]:
         return group.extra(self._scaled[1])
 
 
-class OfFactor:
+class OfFactor(Source):
     """One factor's part of an answer (or that of its ``lead``), as a source of a distribution."""
 
     def __init__(self, answer: Answer, number: int, member: Member) -> None:
@@ -151,10 +153,6 @@ class OfFactor:
     def structures(self) -> Tensor:
         """The support."""
         return self._dressed(self._of(self.answer.supports[self.number][0].z, self._width))
-
-    def mean(self) -> Tensor | None:
-        """None: it is that of ``moments``."""
-        return None
 
     def moments(self) -> Listed:
         """The support, and with a graph the face."""

@@ -14,6 +14,7 @@ from structlat.errors import rows_text
 from structlat.factors.admm import Consensus
 from structlat.factors.answer import Answer, OfFactor
 from structlat.factors.graph import FactorGraph
+from structlat.operators import as_made
 from structlat.solvers.info import SolverInfo
 
 
@@ -105,7 +106,7 @@ class GraphMarginals:
         the marginals as its slope in the scores.
         """
         answer = self._answer
-        return answer.problem.unflatten(answer.objective()).to(answer.problem.dtype)
+        return answer.problem.unflatten(answer.objective()).to(answer.problem.probs_dtype)
 
     @cached_property
     def distributions(self) -> tuple[SparseDistribution, ...]:
@@ -115,6 +116,10 @@ class GraphMarginals:
         ``extra_marginals`` have the derivatives of the marginals; ``probs``, ``expect``, ``entropy`` and ``log_prob``
         those of all factors' p together, on the supports found.
         """
+        with as_made(self._answer.inference):
+            return self._distributions()
+
+    def _distributions(self) -> tuple[SparseDistribution, ...]:
         answer, problem = self._answer, self._answer.problem
         out: list[SparseDistribution] = [None] * len(answer.factors)  # type: ignore[list-item]
         for number, group in enumerate(answer.layout.groups):

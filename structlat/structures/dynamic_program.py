@@ -98,7 +98,7 @@ class DynamicProgram(Tractable):
         check_event(self, z)
         a = self.vertex(z)
         lead = a.shape[: a.ndim - len(self.shape)]
-        binary = ((a == 0) | (a == 1)).reshape(*lead, -1).all(-1)
+        binary = ((a == 0) | (a == 1)).reshape(*lead, self._parts).all(-1)
         rows = (a == 1).reshape(lead.numel(), self._parts).cpu().numpy()
         found = hypergraph.derivations(self.graph, rows, self._parts)[1]
         same = self.event(a == 1).to(z.dtype) == z  # what no vertex tells: labels that do not exist

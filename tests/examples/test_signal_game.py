@@ -319,6 +319,19 @@ def test_a_run_cannot_go_back(game, settings):
     assert len(game.main(settings(epochs=3, resume=True))["history"]["epoch"]) == 3
 
 
+def test_going_on_starts_from_the_last_epoch_and_not_from_the_best(game, settings, tmp_path):
+    still = {"learning_rate": 0.0}  # no epoch is better than the first
+    first = game.main(settings(epochs=3, **still))
+    assert first["best_epoch"] == 1
+    (last,) = tmp_path.rglob("last.ckpt")
+    rows = torch.load(last, weights_only=True)["callbacks"]["History"]["rows"]
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    second = game.main(settings(epochs=4, resume=True, **still))
+    assert second["best_epoch"] == 1
+    assert second["history"]["seconds"][:3] == first["history"]["seconds"]
+    assert second["metrics"] == first["metrics"]
+
+
 def test_two_runs_do_not_share_a_folder(game, settings, tmp_path):
     game.main(settings())
     (folder,) = (x for x in (tmp_path / "signal_game").iterdir() if x.is_dir())

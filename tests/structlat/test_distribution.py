@@ -176,3 +176,62 @@ def test_no_grad_and_grad_do_not_mix(generator):
         frozen = sl.sparsemap(BITS, x)
     assert not frozen.probs.requires_grad
     assert not frozen.mean.requires_grad
+
+
+# Read first without a graph, and with numbers far apart.
+
+MAKERS = {
+    "closed form": lambda x: sl.sparsemap(BITS, x),
+    "solver": lambda x: sl.sparsemap(BITS, x, solver="active_set"),
+    "top-k": lambda x: sl.topk_sparsemax(BITS, x, k=3),
+    "softmax": lambda x: sl.marginalize(BITS, x),
+    "sparsemax": lambda x: sl.marginalize(BITS, x, normalizer="sparsemax"),
+}
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_whoever_reads_it_first_does_not_take_the_graph(make, generator):
+    x = torch.randn(2, 4, generator=generator, dtype=torch.float64).requires_grad_()
+
+    def slope(post):
+        value = post.entropy().sum() + post.expect(lambda z, i: z.cumsum(-1).square().sum(-1)).sum()
+        return torch.autograd.grad(value + post.mean.square().sum(), x)[0]
+
+    want = slope(make(x))
+    assert want.abs().max() > 0
+    for mode in (torch.inference_mode, torch.no_grad):
+        post = make(x)
+        with mode():
+            assert post.support_size.shape == post.entropy().shape == (2,)
+            assert post.mode.shape == post.mean.shape == (2, 4)
+        torch.testing.assert_close(slope(post), want)
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_made_and_read_in_inference_mode(make, generator):
+    x = torch.randn(2, 4, generator=generator)
+    with torch.inference_mode():
+        post = make(x)
+        inside = post.entropy(), post.mean, post.expect(lambda z, i: z.sum(-1))
+    for a, b in zip((post.entropy(), post.mean, post.expect(lambda z, i: z.sum(-1))), inside, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_log_probabilities_of_a_softmax_where_p_is_zero_in_its_dtype():
+    x = torch.tensor([[0.0, -90, 1], [0, -770, 1], [0, -torch.inf, 1]], requires_grad=True)
+    post, target = sl.marginalize(sl.Categorical(3), x), torch.tensor([1, 1, 1])
+    want = torch.log_softmax(x.double(), -1)[:, 1]
+    for q in (post, post.expand((2, 3)), pickle.loads(pickle.dumps(post))):
+        torch.testing.assert_close(q.log_prob(target).double(), want.expand(q.batch_shape))
+    (slope,) = torch.autograd.grad(post.log_prob(target)[:2].sum(), x)
+    (expected,) = torch.autograd.grad(want[:2].sum(), x)
+    torch.testing.assert_close(slope, expected.float())
+
+
+def test_kl_of_structures_and_single_parts(post):
+    parts = Bernoulli(logits=torch.zeros(4, dtype=torch.float64))
+    assert kl_divergence(post, Independent(parts, 1)).shape == (3,)
+    with pytest.raises(sl.ArgumentError, match=r"q: got event shape \(\); expected \(4,\).*Independent"):
+        kl_divergence(post, parts)
+    with pytest.raises(sl.ArgumentError, match=r"q: got event shape \(\); expected \(4,\)"):
+        kl_divergence(post, sl.marginalize(sl.Categorical(4), torch.zeros(3, 4)))

@@ -56,3 +56,9 @@ def test_gamma_is_learned():
     assert float(gamma.grad.abs()) > 0
     assert "gamma" in layer.state_dict()
     assert "gamma" in sl.SparseMAP(gamma=torch.tensor(2.0)).state_dict()
+
+
+@pytest.mark.parametrize("gamma", [-1.0, float("nan"), [1.0, 2.0]])
+def test_gamma_is_checked_at_construction(gamma):
+    with pytest.raises(sl.ArgumentError, match="gamma: got"):
+        sl.SparseMAP(sl.BitVector(2), gamma=gamma)

@@ -503,7 +503,8 @@ def test_dtypes(generator, dtype):
     graph = LOOPY["structured"]()
     inputs = [x.to(dtype).requires_grad_() for x in draw_for(graph, generator, 3)]
     got, wide = solve(graph, *inputs), solve(graph, *(x.detach().double() for x in inputs))
-    assert got.marginals.dtype == got.objective.dtype == dtype
+    assert got.marginals.dtype == dtype
+    assert got.objective.dtype == torch.float32
     torch.testing.assert_close(got.marginals, wide.marginals.to(dtype), atol=0, rtol=0)
     for post in got.distributions:
         assert post.mean.dtype == dtype
@@ -744,3 +745,29 @@ def test_bad_input_is_refused_in_words(generator):
     other.add(Pair(), [[0, 1], [1, 2], [2, 0], [1, 3]])
     with pytest.raises(sl.ArgumentError, match="init: got an answer for"):
         lp_sparsemap(graph, scores, coupling, init=solve(other, scores, coupling))
+
+
+def test_an_empty_batch_with_shared_extra_scores():
+    graph = sl.FactorGraph(variables=3)
+    graph.add(sl.Xor(2), [0, 1])
+    graph.add(sl.Pair(), [1, 2])
+    assert sl.lp_sparsemap(graph, torch.zeros(0, 3), torch.zeros(1)).marginals.shape == (0, 3)
+
+
+def test_whoever_reads_it_first_does_not_take_the_graph(generator):
+    graph = sl.FactorGraph(variables=3)
+    graph.add(sl.Xor(2), [0, 1])
+    graph.add(sl.Pair(), [1, 2])
+    x = torch.randn(4, 3, generator=generator, dtype=torch.float64).requires_grad_()
+
+    def slope(post):
+        value = post.marginals.square().sum() + post.objective.sum()
+        value = value + sum(q.entropy().sum() + q.mean.square().sum() for q in post.distributions)
+        return torch.autograd.grad(value, x)[0]
+
+    want = slope(sl.lp_sparsemap(graph, x, torch.ones(1, dtype=torch.float64)))
+    post = sl.lp_sparsemap(graph, x, torch.ones(1, dtype=torch.float64))
+    with torch.inference_mode():
+        assert post.objective.shape == post.distributions[0].entropy().shape == (4,)
+        assert post.marginals.shape == (4, 3)
+    torch.testing.assert_close(slope(post), want)

@@ -83,3 +83,26 @@ def test_a_start_that_is_forbidden_now(generator):
     all_on = torch.ones(2, 1, 6, dtype=torch.float64)
     solution = solve(structure, [x], (all_on, torch.ones(2, 1, dtype=torch.float64)))
     torch.testing.assert_close(mean_of(structure, solution.z, solution.p), x.clamp(0, 1), atol=1e-8, rtol=0)
+
+
+@pytest.mark.parametrize("solver", ["active_set", "active_set_torch", "away", "pairwise"])
+def test_a_start_from_another_space(solver, generator):
+    """What is no structure of this one is left out: of a larger budget, of fewer restrictions, with other labels."""
+    x = torch.randn(30, 6, generator=generator, dtype=torch.float64) + 0.5
+    costs = [1, 2, 3, 2, 1, 4]
+    off = torch.tensor([True, False, True, False, False, False])
+    spaces = [sl.Knapsack(costs, 9), sl.Knapsack(costs, 5), sl.Restricted(sl.BitVector(6), off=off), sl.BitVector(6)]
+    for before in spaces:
+        start = sl.sparsemap(before, x)
+        for after in spaces:
+            if not after.closed_form(x):
+                post = sl.sparsemap(after, x, init=start, solver=solver)
+                assert post.info.converged.all()
+                assert (after.contains(post.structures) | (post.probs == 0)).all()
+                torch.testing.assert_close(post.mean, sl.sparsemap(after, x).mean, atol=1e-6, rtol=1e-6)
+    chains = [sl.LinearChain(3, 4), sl.LinearChain(3, 2)]  # of the labels 2 and 3 the second knows nothing
+    scores = [torch.randn(5, *s.shape, generator=generator) for s in chains]
+    extra = [torch.randn(5, *s.extra_shapes[0], generator=generator) for s in chains]
+    start = sl.sparsemap(chains[0], scores[0], extra[0])
+    post = sl.sparsemap(chains[1], scores[1], extra[1], init=start, solver=solver)
+    torch.testing.assert_close(post.mean, sl.sparsemap(chains[1], scores[1], extra[1]).mean, atol=1e-5, rtol=1e-5)

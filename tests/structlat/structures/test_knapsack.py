@@ -55,3 +55,9 @@ def test_what_is_refused(costs, capacity, text):
     with pytest.raises(sl.ArgumentError, match=text):
         sl.Knapsack(costs, capacity)
     assert repr(sl.Knapsack(torch.tensor([1, 2]), 3)) == "Knapsack([1, 2], 3)"
+
+
+def test_an_empty_batch_is_contained():
+    space = sl.Knapsack([1, 2], 2)
+    assert space.contains(torch.zeros(0, 2)).shape == (0,)
+    assert sl.Gibbs(space, torch.zeros(0, 2)).log_prob(torch.zeros(0, 2)).shape == (0,)
