@@ -2,6 +2,7 @@
 
 A problem has one example. Its loss reads vertices, relaxed ones too, and has parameters ``w``: the decoder. Draws are
 independent rows: inputs and parameters are copied for each, so that one backward call gives the gradient of each draw.
+At the end, estimators by their names, and one call of them, for tests of anything else.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import NamedTuple
 import torch
 
 import structlat as sl
+from structlat import estimators
 
 SPACES = (
     sl.Categorical(5),
@@ -93,3 +95,26 @@ def assert_mean(draws, want, tight=0.25):
     assert float(errors(draws, want).max()) < 5
     if float(want.norm()) > 0:
         assert relative(draws, want)[1] < tight
+
+
+# Estimators by their names, and one call of them.
+
+BITS = sl.BitVector(3)
+
+
+def made(name, structure=BITS, seed=1, **options):
+    return estimators.get(name)(structure, vertices=True, generator=torch.Generator().manual_seed(seed), **options)
+
+
+def inputs_of(structure, batch, generator, dtype=torch.float64):
+    shapes = (structure.shape, *structure.extra_shapes)
+    return [torch.randn(*batch, *s, generator=generator, dtype=dtype).requires_grad_() for s in shapes]
+
+
+def quadratic(a, i):
+    return a.flatten(start_dim=1).cumsum(-1).square().sum(-1)
+
+
+def called(estimator, *inputs, **options):
+    batch = inputs[0].shape[: inputs[0].ndim - len(estimator.structure.shape)]
+    return estimator(quadratic, *inputs, context=torch.ones(*batch, 2), **options)
