@@ -139,10 +139,17 @@ class FromCandidates(Source):
         return self.structures(), self.problem.unflatten(self.p)
 
 
-def compact(problem: Problem, z: Tensor, p: Tensor, best_first: bool = True) -> FromCandidates:
-    """Keep what has probability in some row, most probable first or as it came; padding repeats the row's first."""
-    index, mask = opaque.listed(p.detach(), opaque.least_columns(), best_first)
+def compact(problem: Problem, z: Tensor, p: Tensor) -> FromCandidates:
+    """Keep what has probability in some row, most probable first; padding repeats the row's first."""
+    index, mask = opaque.listed(p.detach(), opaque.least_columns(), True)
     return FromCandidates(problem, z, torch.where(mask, p.gather(1, index), 0), index)
+
+
+def possible(problem: Problem, z: Tensor, p: Tensor, scores: Tensor) -> FromCandidates:
+    """Keep what is feasible in some row, as it came, of a softmax: p may be 0 by rounding."""
+    index, mask = opaque.listed((~torch.isneginf(scores.detach())).to(p.dtype), opaque.least_columns(), False)
+    p = torch.where(mask, p.gather(1, index), 0)
+    return FromCandidates(problem, z, p, index, torch.where(mask, scores.gather(1, index), -torch.inf))
 
 
 def empty_distribution(problem: Problem) -> SparseDistribution:

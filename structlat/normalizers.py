@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 
 from structlat import opaque
-from structlat.assemble import FromCandidates, FromClosedForm, FromSolver, assemble, compact, empty_distribution
+from structlat.assemble import (
+    FromCandidates,
+    FromClosedForm,
+    FromSolver,
+    assemble,
+    compact,
+    empty_distribution,
+    possible,
+)
 from structlat.distribution import SparseDistribution
 from structlat.errors import ArgumentError, check_choice, check_count
 from structlat.map_oracle import event_dtype
@@ -95,13 +103,8 @@ def marginalize(
     z = every.expand(s.shape + structure.event_shape)
     if normalizer == "softmax":
         # every structure, in the order of enumerate; a copy of all of them for each row only where some are forbidden
-        feasible = ~torch.isneginf(s.detach())
-        if not traced() and bool(feasible.all()):
-            source = FromCandidates(problem, z, p, scores=s)
-        else:
-            index, mask = opaque.listed(feasible.to(p.dtype), opaque.least_columns(), False)
-            p, s = torch.where(mask, p.gather(1, index), 0), torch.where(mask, s.gather(1, index), -torch.inf)
-            source = FromCandidates(problem, z, p, index, scores=s)
+        whole = not traced() and not bool(torch.isneginf(s.detach()).any())
+        source = FromCandidates(problem, z, p, scores=s) if whole else possible(problem, z, p, s)
     else:
         source = compact(problem, z, p)
     return assemble(problem, source, SolverInfo.closed_form(problem.batch_shape))

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -200,33 +199,32 @@ def _flatten_extra(label: str, x: Tensor, batch_shape: torch.Size, shape: torch.
     return x.expand(batch_shape + shape).reshape(batch_shape.numel(), *shape)
 
 
-POSITIVE = "expected positive finite numbers"
-
-
 def check_gamma(gamma: Any) -> None:
     """Check ``gamma``, if it is no tensor: there, and where a layer keeps it."""
-    if isinstance(gamma, (list, tuple, np.ndarray)):
-        raise ArgumentError(f"gamma: got {gamma!r}; expected a positive number or a tensor")
-    if not 0 < gamma < float("inf"):
-        raise ArgumentError(f"gamma: got {gamma!r}; {POSITIVE}")
+    try:
+        fine = 0 < gamma < float("inf")
+    except (TypeError, ValueError, RuntimeError):
+        raise ArgumentError(f"gamma: got {gamma!r}; expected a positive number or a tensor") from None
+    if not fine:
+        raise ArgumentError(f"gamma: got {gamma!r}; expected positive finite numbers")
 
 
 def make_gamma(gamma: float | Tensor, problem: Problem) -> Tensor:
     """Check ``gamma``, a positive number or a tensor that broadcasts to [*batch]; float64 [B], or [1] if shared."""
     if isinstance(gamma, Tensor) and not gamma.is_floating_point():
         raise ArgumentError(f"gamma: got dtype {gamma.dtype}; expected a floating-point dtype")
-    try:
-        tensor = torch.as_tensor(gamma, dtype=torch.float64, device=problem.scores.device)
-    except (TypeError, ValueError, RuntimeError):
-        raise ArgumentError(f"gamma: got {gamma!r}; expected a positive number or a tensor") from None
+    if not isinstance(gamma, Tensor):
+        check_gamma(gamma)
+    tensor = torch.as_tensor(gamma, dtype=torch.float64, device=problem.scores.device)
     if isinstance(gamma, Tensor):
         bad = ~((tensor.detach() > 0) & torch.isfinite(tensor.detach()))
         where = " in {rows}" if tensor.ndim else ""
         tensor = guard(
-            tensor.clone(), bad, ArgumentError, f"gamma: got a number that is not positive{where}; {POSITIVE}"
+            tensor.clone(),
+            bad,
+            ArgumentError,
+            f"gamma: got a number that is not positive{where}; expected positive finite numbers",
         )
-    else:
-        check_gamma(gamma)
     if tensor.numel() == 1 and tensor.ndim <= len(problem.batch_shape):
         return tensor.reshape(1)
     try:
